@@ -1,0 +1,95 @@
+/** Milliseconds since the Unix epoch, UTC; always an integer. */
+export type Millis = number
+
+/** A finite number, a boolean, or a string of at most `maxStringBytes` in UTF-8. */
+export type Value = number | boolean | string
+
+/** What one device measured at one instant. */
+export interface Reading {
+  device: string
+  ts: Millis
+  values: Record<string, Value>
+}
+
+/**
+ * A reading on its way in, as two parallel arrays: one message a hundred thousand times a second
+ * must not build an object with new keys each time.
+ */
+export interface Measurement {
+  device: string
+  /** `null`: the device sent no time, the hub stamps the arrival. */
+  ts: Millis | null
+  metrics: string[]
+  values: Value[]
+}
+
+/** A part of a message that cannot be stored, as it arrived and with what is wrong with it. */
+export interface Rejection {
+  /** Which item of the message, counted from 1; a message that is a single item has only one. */
+  item: number
+  /** Text, or the bytes where they are no text. */
+  payload: string | Uint8Array
+  reason: string
+}
+
+/** What a message turned out to hold. Every item of it is in exactly one of the two lists. */
+export interface Decoded {
+  readings: Measurement[]
+  rejected: Rejection[]
+}
+
+export const limits = {
+  maxNameLength: 128,
+  maxStringBytes: 4096,
+  /** Values in one reading; wider devices split their report. */
+  maxValues: 1024,
+  /** Levels of nested objects that are flattened to `a.b.c`. */
+  maxDepth: 16,
+  /** Readings in one message; a back-fill is sent in several. */
+  maxReadings: 10_000,
+} as const
+
+// A device id is one level of an MQTT topic: no separators, no wildcards, nothing invisible.
+const notInDevice = /[/+#\p{Cc}]/u
+const notInMetric = /\p{Cc}/u
+
+/** What is wrong with a device id, or `null`. */
+export function deviceProblem(device: unknown): string | null {
+  if (typeof device !== 'string' || device === '') return 'the device id is missing'
+  if (device.length > limits.maxNameLength) return `the device id is longer than ${limits.maxNameLength} characters`
+  if (notInDevice.test(device)) return 'a device id must not hold "/", "+", "#" or control characters'
+  if (!device.isWellFormed()) return 'the device id is not valid Unicode'
+  return null
+}
+
+/** What is wrong with the name of a metric, or `null`. */
+export function metricProblem(metric: string): string | null {
+  if (metric === '') return 'the name of a metric is empty'
+  if (metric.length > limits.maxNameLength) {
+    return `the metric "${metric.slice(0, 32)}…" has a name longer than ${limits.maxNameLength} characters`
+  }
+  if (notInMetric.test(metric)) return 'the name of a metric holds control characters'
+  // The one name that a JSON object cannot carry safely to every reader.
+  if (metric === '__proto__') return 'a metric must not be named "__proto__"'
+  if (!metric.isWellFormed()) return 'the name of a metric is not valid Unicode'
+  return null
+}
+
+/** What is wrong with the text of a value, or `null`. */
+export function textProblem(metric: string, text: string): string | null {
+  // Four bytes a UTF-16 unit is more than UTF-8 ever takes, so short texts need no count.
+  if (text.length * 4 > limits.maxStringBytes && utf8Length(text) > limits.maxStringBytes) {
+    return `the text of "${metric}" is longer than ${limits.maxStringBytes} bytes`
+  }
+  if (!text.isWellFormed()) return `the text of "${metric}" is not valid Unicode`
+  return null
+}
+
+function utf8Length(text: string): number {
+  let bytes = 0
+  for (const character of text) {
+    const code = character.codePointAt(0) ?? 0
+    bytes += code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4
+  }
+  return bytes
+}

@@ -1,0 +1,38 @@
+import type { Measurement, Millis, Rejection } from './reading.ts'
+
+/** One message from outside, decoded: what shall be stored, and what the quarantine shall keep. */
+export interface Delivery {
+  /** Where it came from, in words that a person reads in the quarantine: an MQTT topic or an HTTP path. */
+  origin: string
+  /** The device as far as the origin names one, else empty; for the quarantine alone. */
+  device: string
+  received: Millis
+  readings: Measurement[]
+  rejected: Rejection[]
+  /** For MQTT QoS 2: the packet identifier that must be known again after a crash, in the same commit. */
+  handshake?: Handshake
+}
+
+/** One inbound QoS 2 exchange: the identifier is in use from PUBLISH until PUBREL. MQTT 3.1.1 §4.3.3 */
+export interface Handshake {
+  client: string
+  packetId: number
+}
+
+/** How a delivery ended: everything is on disk, or (`failure`) nothing of it may be acknowledged. */
+export type Outcome =
+  | { failure: null; accepted: number; duplicates: number; offset: number }
+  | { failure: string; accepted: 0; duplicates: 0; offset: 0 }
+
+/**
+ * Where telemetry goes in. `done` is called once, after the commit that holds the delivery is synced to
+ * disk and visible to every query, and in the order of the calls to `accept`. It is called with a failure
+ * only when the sink is closing: while storage fails, it waits.
+ */
+export interface Sink {
+  accept(delivery: Delivery, done: (outcome: Outcome) => void): void
+  /** Ends a QoS 2 exchange. `done` is called when that is on disk, so that PUBCOMP may be sent. */
+  release(handshake: Handshake, done: (failure: string | null) => void): void
+  /** Forgets all exchanges of a client that began a clean session. [MQTT-3.1.2-6] */
+  discard(client: string): void
+}
