@@ -1,0 +1,50 @@
+import type { Millis } from '../../devices/reading.ts'
+
+export const formats = ['json', 'columns', 'csv', 'ndjson'] as const
+export type Format = (typeof formats)[number]
+
+export const functions = ['avg', 'min', 'max', 'sum', 'count', 'first', 'last'] as const
+export type AggregateFunction = (typeof functions)[number]
+
+export const fills = ['none', 'null', 'previous', 'linear'] as const
+export type Fill = (typeof fills)[number]
+
+/** What is asked of one device's history. */
+export interface HistoryQuery {
+  device: string
+  /** Patterns of metrics; empty: all. */
+  metrics: string[]
+  /** Inclusive; `null`: from the first reading. */
+  from: Millis | null
+  /** Exclusive; `null`: to the last reading. */
+  to: Millis | null
+  order: 'asc' | 'desc'
+  /** Where the page begins (with `desc`: ends), from the page before; `null` for the first page. */
+  position: Millis | null
+  /** Rows or buckets at most. */
+  limit: number
+  format: Format
+  buckets: BucketQuery | null
+}
+
+export interface BucketQuery {
+  /** Milliseconds; days and weeks are local ones when there is a time zone. */
+  interval: number
+  aggregate: AggregateFunction[]
+  fill: Fill
+  /** An IANA time zone, or `null`: buckets align to the epoch. */
+  timezone: string | null
+}
+
+export interface HistoryPage {
+  /**
+   * The rows in the format asked for: for `json` the content of an array (without its brackets), for `columns`
+   * likewise that of `rows`, for CSV and NDJSON whole lines.
+   */
+  body: Uint8Array
+  /** The names of the columns after `ts`, in the order of the rows. */
+  columns: string[]
+  rows: number
+  /** Where the next page begins (with `desc`: ends), or `null` when this was the last one. */
+  next: Millis | null
+}

@@ -1,0 +1,59 @@
+import type Database from 'better-sqlite3'
+import type { HandshakeEntry } from '../store.ts'
+
+/** Rows of the journal after which it is written anew as what is still open. */
+const maxJournalRows = 2048
+
+/**
+ * Which inbound QoS 2 packet identifiers are in use, durable as a journal: a row an exchange, written and deleted
+ * again, would cost more than the reading that it protects.
+ */
+export function createHandshakes(db: Database.Database) {
+  const insert = db.prepare('INSERT INTO handshakes (journal) VALUES (?)')
+  const clear = db.prepare('DELETE FROM handshakes')
+  const open = new Map<string, Set<number>>()
+  let rows = 0
+
+  for (const { journal } of db.prepare<[], { journal: string }>('SELECT journal FROM handshakes ORDER BY id').iterate()) {
+    for (const entry of JSON.parse(journal) as HandshakeEntry[]) apply(entry)
+    rows++
+  }
+
+  function apply([client, packetId]: HandshakeEntry): void {
+    if (packetId === 0) open.delete(client)
+    else if (packetId > 0) openOf(client).add(packetId)
+    else {
+      const ids = open.get(client)
+      ids?.delete(-packetId)
+      if (ids?.size === 0) open.delete(client)
+    }
+  }
+
+  function openOf(client: string): Set<number> {
+    const known = open.get(client)
+    if (known) return known
+    const ids = new Set<number>()
+    open.set(client, ids)
+    return ids
+  }
+
+  return {
+    /** Inside the transaction of a commit. */
+    write(entries: HandshakeEntry[]): void {
+      if (entries.length === 0) return
+      for (const entry of entries) apply(entry)
+      if (++rows <= maxJournalRows) {
+        insert.run(JSON.stringify(entries))
+        return
+      }
+      clear.run()
+      insert.run(JSON.stringify(all().flatMap(([client, ids]) => ids.map((id): HandshakeEntry => [client, id]))))
+      rows = 1
+    },
+    all,
+  }
+
+  function all(): [client: string, packetIds: number[]][] {
+    return Array.from(open, ([client, ids]) => [client, [...ids]])
+  }
+}

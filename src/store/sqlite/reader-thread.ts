@@ -1,0 +1,190 @@
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { type BucketPage, readBuckets } from '../../history/buckets.ts'
+import { columnName, encodeTable, type Table } from '../../history/encode.ts'
+import { createIntervals } from '../../history/intervals.ts'
+import { readPage } from '../../history/page.ts'
+import type { HistoryPage, HistoryQuery } from '../../history/query.ts'
+import type { Segment } from '../../history/segments.ts'
+import { decodeBlock, readDirectory } from '../block.ts'
+import type { Rows } from '../columns.ts'
+import { createEntryReader, type Names } from '../entries.ts'
+import { compilePatterns } from '../filter.ts'
+import type { LogPage, LogQuery } from '../store.ts'
+import { Moved, serveCalls } from './calls.ts'
+import { openForReading } from './schema.ts'
+
+/*
+ * Answers history and the older part of the log straight from the file, on a thread of its own, down to the bytes that
+ * go over the wire: the thread that speaks HTTP only passes them on.
+ */
+
+export interface ReaderOptions {
+  path: string
+}
+
+/** What the writer knows of a device and the file does not tell yet. */
+export interface UnsealedPart {
+  device: number
+  rows: Rows
+  /** All metrics that the device ever reported. */
+  metrics: number[]
+}
+
+/** Bytes of the log that one call goes through at most, so that a call stays short whatever the filter. */
+const maxLogBytes = 4 * 1024 * 1024
+
+interface BlockRow {
+  id: number
+  first_ts: number
+  last_ts: number
+  rows: number
+  directory: Buffer
+}
+
+function serveReader(port: MessagePort, { path }: ReaderOptions) {
+  const db = openForReading(path)
+  const blocks = db.prepare<[number, number, number], BlockRow>(
+    `SELECT id, first_ts, last_ts, rows, directory FROM blocks
+     WHERE device = ? AND last_ts >= ? AND first_ts < ? ORDER BY first_offset`,
+  )
+  const blockData = db.prepare<[number], Buffer>('SELECT data FROM blocks WHERE id = ?').pluck()
+  const commits = db.prepare<[number], { offset: number; count: number; data: Buffer }>(
+    `SELECT "offset", count, data FROM log
+     WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) ORDER BY "offset"`,
+  )
+  const oldest = db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck()
+  const begin = db.prepare('BEGIN')
+  const end = db.prepare('COMMIT')
+  const names: Names = {
+    device: createNames('SELECT name FROM devices WHERE id = ?'),
+    metric: createNames('SELECT name FROM metrics WHERE id = ?'),
+  }
+
+  // The dictionary only grows, and grows in the same commit as the readings that use it.
+  function createNames(sql: string): (id: number) => string {
+    const find = db.prepare<[number], string>(sql).pluck()
+    const known = new Map<number, string>()
+    return (id) => {
+      let name = known.get(id)
+      if (name === undefined) {
+        name = find.get(id)
+        if (name === undefined) throw new Error(`BUG: the dictionary does not hold number ${id}`)
+        known.set(id, name)
+      }
+      return name
+    }
+  }
+
+  /** Runs within one snapshot of the file. */
+  function snapshot<T>(read: () => T): T {
+    begin.run()
+    try {
+      return read()
+    } finally {
+      end.run()
+    }
+  }
+
+  function history({ query, unsealed }: { query: HistoryQuery; unsealed: UnsealedPart }): Moved<HistoryPage> {
+    const matches = compilePatterns(query.metrics)
+    const metrics = unsealed.metrics.filter((metric) => !matches || matches(names.metric(metric)))
+    const { table, next } = snapshot(() => {
+      const segments = segmentsOf(unsealed, metrics, query)
+      return query.buckets ? bucketTable(segments, metrics, query, query.buckets) : rawTable(segments, metrics, query)
+    })
+    const filled = query.buckets !== null && query.buckets.fill !== 'none'
+    const text = encodeTable(table, query.format, { desc: query.order === 'desc', nulls: filled })
+    const body = new TextEncoder().encode(text)
+    return new Moved({ body, columns: table.columns.map(columnName), rows: table.times.length, next }, [body.buffer])
+  }
+
+  // Blocks are read after the head was taken, so a reading that is sealed in between appears in both: the same
+  // reading twice is one row.
+  function segmentsOf(unsealed: UnsealedPart, metrics: number[], { from, to }: HistoryQuery): Segment[] {
+    const wanted = new Set(metrics)
+    const segments: Segment[] = blocks
+      .all(unsealed.device, from ?? Number.MIN_SAFE_INTEGER, to ?? Number.MAX_SAFE_INTEGER)
+      .map((block) => {
+        const directory = readDirectory(block.directory)
+        const columns = directory.columns.filter(({ metric }) => wanted.has(metric))
+        return {
+          firstTs: block.first_ts,
+          lastTs: block.last_ts,
+          rows: block.rows,
+          directory: { ...directory, columns },
+          open: once(() => decodeBlock(directory, blockData.get(block.id) as Buffer, (metric) => wanted.has(metric))),
+        }
+      })
+    const { times, columns } = unsealed.rows
+    if (times.length === 0) return segments
+    const rows = { times, columns: columns.filter(({ metric }) => wanted.has(metric)) }
+    const [firstTs, lastTs] = [times[0] as number, times[times.length - 1] as number]
+    segments.push({ firstTs, lastTs, rows: times.length, directory: null, open: () => rows })
+    return segments
+  }
+
+  function rawTable(segments: Segment[], metrics: number[], query: HistoryQuery) {
+    let from = query.from ?? Number.MIN_SAFE_INTEGER
+    let to = query.to ?? Number.MAX_SAFE_INTEGER
+    if (query.position !== null) {
+      if (query.order === 'asc') from = Math.max(from, query.position)
+      else to = Math.min(to, query.position)
+    }
+    const { rows, next } = readPage(segments, { from, to, order: query.order, limit: query.limit })
+    const byMetric = new Map(rows.columns.map(({ metric, values }) => [metric, values]))
+    const columns = metrics.map((metric) => {
+      return { metric: names.metric(metric), aggregate: null, values: byMetric.get(metric) ?? [] }
+    })
+    return { table: { times: rows.times, columns } satisfies Table, next }
+  }
+
+  function bucketTable(
+    segments: Segment[],
+    metrics: number[],
+    query: HistoryQuery,
+    buckets: NonNullable<HistoryQuery['buckets']>,
+  ) {
+    const { position, order, limit } = query
+    const from = query.from ?? Number.MIN_SAFE_INTEGER
+    const to = query.to ?? Number.MAX_SAFE_INTEGER
+    const intervals = createIntervals(buckets.interval, buckets.timezone)
+    const page: BucketPage = readBuckets(segments, { from, to, position, order, limit, metrics }, buckets, intervals)
+    const columns = page.columns.map((column) => ({ ...column, metric: names.metric(column.metric) }))
+    return { table: { times: page.times, columns } satisfies Table, next: page.next }
+  }
+
+  function readLog({ after, limit, filter }: LogQuery): LogPage {
+    return snapshot(() => {
+      const first = oldest.get() ?? 1
+      // 0 stands for the earliest place there is.
+      const from = after === 0 ? first : after
+      const page: LogPage = { entries: [], offsets: [], next: from, oldest: first }
+      if (from < first) return page
+      const readEntries = createEntryReader(names, filter)
+      let bytes = 0
+      for (const { offset, count, data } of commits.iterate(from)) {
+        if (offset + count <= from) continue
+        page.next = readEntries({ first: offset, records: data }, from, limit, page)
+        bytes += data.length
+        if (page.entries.length >= limit || bytes > maxLogBytes) break
+      }
+      return page
+    })
+  }
+
+  const methods = { history, readLog, close: () => void db.close() }
+  serveCalls(port, methods)
+  return methods
+}
+
+export type ReaderMethods = ReturnType<typeof serveReader>
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined
+  return () => {
+    made ??= make()
+    return made
+  }
+}
+
+if (parentPort) serveReader(parentPort, workerData as ReaderOptions)

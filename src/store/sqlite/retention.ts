@@ -1,0 +1,71 @@
+import type Database from 'better-sqlite3'
+import type { Millis } from '../../../devices/reading.ts'
+import type { Heads } from './heads.ts'
+
+export interface Forgetting {
+  /** Log readings that arrived earlier are forgotten. */
+  logBefore: Millis
+  /** The log keeps about so many bytes, the newest ones. */
+  logBytes: number
+  /** Blocks whose last reading is earlier are forgotten. */
+  historyBefore: Millis
+}
+
+/** Rows that one transaction deletes; a commit waits for one of them at most. */
+const sliceRows = 200
+const slicePages = 1000
+
+/**
+ * Forgets what is beyond the limits, a little at a time. The size of the log is counted, not measured: the count is
+ * kept with every slice, and what a crash takes of it is less than the log grows between two slices.
+ */
+export function createRetention(db: Database.Database, heads: Heads) {
+  const oldestRows = db.prepare<[number], { offset: number; count: number; received: number; size: number }>(
+    'SELECT "offset", count, received, length(data) AS size FROM log ORDER BY "offset" LIMIT ?',
+  )
+  const deleteLog = db.prepare('DELETE FROM log WHERE "offset" < ?')
+  const deleteBlocks = db.prepare(
+    'DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE last_ts < ? ORDER BY id LIMIT ?)',
+  )
+  const keepSize = db.prepare("INSERT OR REPLACE INTO hub (key, value) VALUES ('log_bytes', ?)")
+  let logBytes = db.prepare<[], number>("SELECT value FROM hub WHERE key = 'log_bytes'").pluck().get() ?? 0
+
+  const slice = db.transaction((limits: Forgetting): boolean => {
+    const logRows = forgetLog(limits)
+    const blocks = limits.historyBefore > 0 ? deleteBlocks.run(limits.historyBefore, sliceRows).changes : 0
+    if (blocks > 0) heads.sealed.forget()
+    keepSize.run(logBytes)
+    return logRows + blocks > 0
+  })
+
+  function forgetLog(limits: Forgetting): number {
+    // Heads that are not sealed live from the log, and its last row says where the next reading goes.
+    const keepFrom = heads.open.values().next().value?.firstOffset ?? heads.end
+    let below = 0
+    let rows = 0
+    for (const { offset, count, received, size } of oldestRows.all(sliceRows)) {
+      const end = offset + count
+      if (end > keepFrom || end >= heads.end || (received >= limits.logBefore && logBytes <= limits.logBytes)) break
+      logBytes = Math.max(0, logBytes - size)
+      below = end
+      rows++
+    }
+    if (rows > 0) deleteLog.run(below)
+    return rows
+  }
+
+  return {
+    appended(bytes: number): void {
+      logBytes += bytes
+    },
+    /** False: nothing is left to forget. */
+    forgetSlice(limits: Forgetting): boolean {
+      const more = slice(limits)
+      db.pragma(`incremental_vacuum(${slicePages})`)
+      return more
+    },
+    get logBytes() {
+      return logBytes
+    },
+  }
+}

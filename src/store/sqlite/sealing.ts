@@ -1,0 +1,121 @@
+import type Database from 'better-sqlite3'
+import { decodeBlock, encodeBlock, readDirectory } from '../block.ts'
+import { concatRows, type Rows, sortRows } from '../columns.ts'
+import { clearHead, type Head, headRows } from './head.ts'
+import type { Heads, LatestRow } from './heads.ts'
+
+/** Rows of one head that make a block at once. Larger blocks gain little size and cost a query more to open. */
+export const maxHeadRows = 4096
+/**
+ * Readings that the log may run ahead of the oldest unsealed one. This bounds both the memory of all heads together
+ * and the part of the log that a start goes through: some 0.3 s at a million readings a second.
+ */
+export const maxUnsealedSpan = 262_144
+/** Heads that were sealed for their age make small blocks: as many of one tier become one of the next. */
+const blocksPerTier = 8
+const maxMergedRows = 8192
+
+interface BlockRow {
+  id: number
+  tier: number
+  rows: number
+  first_offset: number
+  last_offset: number
+}
+
+export interface Sealing {
+  /** Seals one head that is due: full, or with readings that are too old. False: there is none. */
+  sealNext(): boolean
+  /** A head that a batch has filled. */
+  full(head: Head): void
+}
+
+/** Moves readings from heads to blocks. All of it can be lost and done again: the log still holds the readings. */
+export function createSealing(db: Database.Database, heads: Heads): Sealing {
+  const insertBlock = db.prepare(
+    `INSERT INTO blocks (device, first_ts, last_ts, first_offset, last_offset, rows, tier, directory, data)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+  )
+  const updateDevice = db.prepare(
+    'UPDATE devices SET last_seen = ?, max_ts = ?, last_stamp = ?, sealed_through = ?, latest = ? WHERE id = ?',
+  )
+  const setRecoverFrom = db.prepare("INSERT OR REPLACE INTO hub (key, value) VALUES ('recover_from', ?)")
+  const newestBlocks = db.prepare<[number, number], BlockRow>(
+    'SELECT id, tier, rows, first_offset, last_offset FROM blocks WHERE device = ? ORDER BY first_offset DESC LIMIT ?',
+  )
+  const blockContent = db.prepare<[number], { directory: Buffer; data: Buffer }>(
+    'SELECT directory, data FROM blocks WHERE id = ?',
+  )
+  const deleteBlock = db.prepare('DELETE FROM blocks WHERE id = ?')
+  const fullHeads: Head[] = []
+
+  const seal = db.transaction((head: Head) => {
+    const rows = headRows(head)
+    const tier = rows.times.length >= maxMergedRows / blocksPerTier ? 1 : 0
+    writeBlock(head.device, rows, head.firstOffset, head.lastOffset, tier)
+    mergeTiers(head.device, tier)
+    const latest = Array.from(head.columns.values(), (column): LatestRow => {
+      return [column.metric, column.latest.ts, column.latest.value]
+    })
+    updateDevice.run(
+      head.lastSeen,
+      head.maxTs,
+      head.lastStamp,
+      head.lastOffset + 1,
+      JSON.stringify(latest),
+      head.device,
+    )
+    setRecoverFrom.run(recoverFromWithout(head))
+  })
+
+  function recoverFromWithout(sealed: Head): number {
+    for (const head of heads.open.values()) if (head !== sealed) return head.firstOffset
+    return heads.end
+  }
+
+  function writeBlock(device: number, rows: Rows, firstOffset: number, lastOffset: number, tier: number): void {
+    const { directory, data } = encodeBlock(rows)
+    const count = rows.times.length
+    insertBlock.run(device, rows.times[0], rows.times[count - 1], firstOffset, lastOffset, count, tier, directory, data)
+  }
+
+  // Only neighbours in the log may be merged: the order of blocks decides which of two values corrects the other.
+  function mergeTiers(device: number, tier: number): void {
+    const newest = newestBlocks.all(device, blocksPerTier).reverse()
+    const rows = newest.reduce((sum, block) => sum + block.rows, 0)
+    if (newest.length < blocksPerTier || newest.some((block) => block.tier !== tier) || rows > maxMergedRows) return
+    const parts = newest.map(({ id }) => {
+      const { directory, data } = blockContent.get(id) as { directory: Buffer; data: Buffer }
+      return decodeBlock(readDirectory(directory), data)
+    })
+    for (const { id } of newest) deleteBlock.run(id)
+    heads.sealed.forget()
+    const [first, last] = [newest[0] as BlockRow, newest.at(-1) as BlockRow]
+    writeBlock(device, sortRows(concatRows(parts)), first.first_offset, last.last_offset, tier + 1)
+    mergeTiers(device, tier + 1)
+  }
+
+  function nextDue(): Head | undefined {
+    const full = fullHeads.pop()
+    if (full) return full
+    const oldest = heads.open.values().next().value
+    return oldest && oldest.firstOffset < heads.end - maxUnsealedSpan ? oldest : undefined
+  }
+
+  return {
+    sealNext() {
+      const head = nextDue()
+      if (!head) return false
+      if (head.times.length > 0) {
+        seal(head)
+        heads.unsealed -= head.times.length
+        heads.open.delete(head.device)
+        clearHead(head)
+      }
+      return true
+    },
+    full(head) {
+      fullHeads.push(head)
+    },
+  }
+}

@@ -1,0 +1,113 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import Database from 'better-sqlite3'
+import type { HistoryQuery } from '../../history/query.ts'
+import type { LogQuery, Store, StoreStatus } from '../store.ts'
+import { type Caller, createCaller } from './calls.ts'
+import type { ReaderMethods, ReaderOptions } from './reader-thread.ts'
+import { type Durability, UnusableFile } from './schema.ts'
+import type { WriterMethods, WriterOptions } from './writer-thread.ts'
+
+export interface SqliteStoreOptions {
+  /** The folder of the database; made when it does not exist. */
+  folder: string
+  durability: Durability
+  /** Threads that answer history and older parts of the log. */
+  readers?: number
+}
+
+/** One thread answers while the other one is busy with an export. */
+const defaultReaders = 2
+
+/** Opens the store in a folder. Throws `UnusableFile` with what to do, when the folder cannot serve. */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
+  const { folder, durability } = options
+  const lock = lockFolder(folder)
+  const path = join(folder, 'hub.db')
+  const writer = new Worker(new URL('./writer-thread.js', import.meta.url), {
+    workerData: { path, durability } satisfies WriterOptions,
+    name: 'store-writer',
+  })
+  const listeners: ((status: StoreStatus) => void)[] = []
+  const write = createCaller<WriterMethods>(writer, (status) => {
+    for (const listener of listeners) listener(status as StoreStatus)
+  })
+  const opened = await write.call('opened', undefined).catch((error: Error) => {
+    lock.close()
+    throw asUnusable(error, path)
+  })
+  const pool: { worker: Worker; caller: Caller<ReaderMethods> }[] = []
+  for (let i = 0; i < (options.readers ?? defaultReaders); i++) pool.push(startReader(path))
+
+  function read(): Caller<ReaderMethods> {
+    return pool.reduce((least, one) => (one.caller.pending < least.caller.pending ? one : least)).caller
+  }
+
+  let closing: Promise<void> | null = null
+  async function close(): Promise<void> {
+    await Promise.all(pool.map(({ caller }) => caller.call('close', undefined).catch(() => {})))
+    await write.call('close', undefined).catch(() => {})
+    await Promise.all([writer, ...pool.map(({ worker }) => worker)].map((worker) => worker.terminate()))
+    lock.close()
+  }
+
+  return {
+    opened,
+    append: (batch) => write.call('append', batch),
+    readLog: (query: LogQuery) => read().call('readLog', query),
+    async history(query: HistoryQuery) {
+      const unsealed = await write.call('head', { device: query.device })
+      return unsealed && read().call('history', { query, unsealed })
+    },
+    devices: (query) => write.call('devices', query),
+    latest: (query) => write.call('latest', query),
+    quarantine: (query) => write.call('quarantine', query),
+    quarantined: (id) => write.call('quarantined', { id }),
+    removeQuarantined: (id) => write.call('removeQuarantined', { id }),
+    forget: (limits) => write.call('forget', limits),
+    figures: () => write.call('figures', undefined),
+    onStatus: (listener) => void listeners.push(listener),
+    close() {
+      closing ??= close()
+      return closing
+    },
+  }
+}
+
+function startReader(path: string) {
+  const worker = new Worker(new URL('./reader-thread.js', import.meta.url), {
+    workerData: { path } satisfies ReaderOptions,
+    name: 'store-reader',
+  })
+  return { worker, caller: createCaller<ReaderMethods>(worker) }
+}
+
+// A lock of SQLite's own: the system lets go of it when the process dies, however it dies.
+function lockFolder(folder: string): Database.Database {
+  let lock: Database.Database | null = null
+  try {
+    mkdirSync(folder, { recursive: true })
+    lock = new Database(join(folder, 'hub.lock'), { timeout: 0 })
+    lock.exec('BEGIN EXCLUSIVE')
+    return lock
+  } catch (error) {
+    lock?.close()
+    const { code, message } = error as Error & { code?: string }
+    throw new UnusableFile(
+      code === 'SQLITE_BUSY'
+        ? `another hub is running on the folder ${folder}: stop it, or choose another folder with --data`
+        : `cannot write to the folder ${folder} (${message}): choose another one with --data, or change its permissions`,
+    )
+  }
+}
+
+function asUnusable(error: Error, path: string): Error {
+  const { code, message } = error as Error & { code?: string }
+  if (code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT')) {
+    return new UnusableFile(`${path} is not a sound database (${message}): restore a backup, or choose another --data folder`)
+  }
+  if (code?.startsWith('SQLITE_')) return new UnusableFile(`cannot open ${path} (${message}): check its permissions and the disk`)
+  // Errors lose their class between threads; those that are meant for a person keep their message.
+  return error.message.startsWith(path) ? new UnusableFile(error.message) : error
+}

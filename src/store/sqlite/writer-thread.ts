@@ -1,0 +1,260 @@
+import { statSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import type Database from 'better-sqlite3'
+import { compilePatterns } from '../filter.ts'
+import { withoutRecords } from '../record.ts'
+import type { Appended, Batch, DeviceLatest, DeviceSummary, Opened, StoreFigures, StoreStatus } from '../store.ts'
+import { Moved, sendNotice, serveCalls } from './calls.ts'
+import { createHandshakes } from './handshakes.ts'
+import { type Head, headRows } from './head.ts'
+import { loadHeads, takeBatch } from './heads.ts'
+import { createQuarantine } from './quarantine.ts'
+import type { UnsealedPart } from './reader-thread.ts'
+import { createRetention, type Forgetting } from './retention.ts'
+import { type Durability, openForWriting, setSynchronous } from './schema.ts'
+import { createSealing, maxHeadRows } from './sealing.ts'
+
+/*
+ * The one writer of the file, on a thread of its own. A commit is one transaction and one sync; when it fails, all
+ * memory is thrown away and made anew from the file, and the same batch is tried again until it is on disk.
+ */
+
+export interface WriterOptions {
+  path: string
+  durability: Durability
+}
+
+const firstRetryMillis = 200
+const maxRetryMillis = 5_000
+
+/** Everything that lives as long as one opening of the file. */
+function openFile({ path, durability }: WriterOptions) {
+  const db = openForWriting(path, durability)
+  const heads = loadHeads(db)
+  return {
+    db,
+    heads,
+    sealing: createSealing(db, heads),
+    handshakes: createHandshakes(db),
+    quarantine: createQuarantine(db),
+    retention: createRetention(db, heads),
+    insertDevice: db.prepare('INSERT INTO devices (id, name, first_seen, last_seen) VALUES (?, ?, ?, ?)'),
+    insertMetric: db.prepare('INSERT INTO metrics (id, name) VALUES (?, ?)'),
+    insertLog: db.prepare('INSERT INTO log ("offset", count, received, data) VALUES (?, ?, ?, ?)'),
+    begin: db.prepare('BEGIN IMMEDIATE'),
+    commit: db.prepare('COMMIT'),
+    oldest: db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck(),
+  }
+}
+
+function serveWriter(port: MessagePort, options: WriterOptions) {
+  let file = openFile(options)
+  const hub = hubId(file.db)
+  let failure: string | null = null
+  let recovering: Promise<void> | null = null
+  let closed = false
+  let maintaining = false
+  let sortedNames: string[] | null = null
+
+  function append(batch: Batch): Appended | Promise<Appended> {
+    if (closed) throw new Error('the store is closed')
+    if (recovering) return recovering.then(() => append(batch))
+    try {
+      const appended = write(batch)
+      setFailure(null)
+      if (batch.newDevices.length > 0) sortedNames = null
+      maintainSoon()
+      return appended
+    } catch (error) {
+      return recover(error).then(() => append(batch))
+    }
+  }
+
+  function write(batch: Batch): Appended {
+    const { heads } = file
+    const first = heads.end
+    const taken = takeBatch(heads, batch, maxHeadRows)
+    const count = heads.end - first
+    const records = batch.records && taken.dropped.length > 0 ? withoutRecords(batch.records, taken.dropped) : null
+    file.begin.run()
+    for (const [id, name] of batch.newDevices) file.insertDevice.run(id, name, batch.received, batch.received)
+    for (const [id, name] of batch.newMetrics) file.insertMetric.run(id, name)
+    const stored = records ?? batch.records
+    if (stored && count > 0) file.insertLog.run(first, count, batch.received, stored)
+    file.handshakes.write(batch.handshakes)
+    file.quarantine.write(batch.quarantine)
+    file.commit.run()
+    for (const head of taken.full) file.sealing.full(head)
+    if (stored && count > 0) file.retention.appended(stored.length)
+    return { first, count, duplicates: taken.duplicates, records }
+  }
+
+  function recover(error: unknown): Promise<void> {
+    setFailure(error instanceof Error ? error.message : String(error))
+    recovering ??= reopen().finally(() => {
+      recovering = null
+    })
+    return recovering
+  }
+
+  async function reopen(): Promise<void> {
+    for (let delay = firstRetryMillis; !closed; delay = Math.min(delay * 2, maxRetryMillis)) {
+      // Closing rolls back what is open; after a failed sync nothing in memory can be trusted.
+      file.db.close()
+      await sleep(delay)
+      try {
+        file = openFile(options)
+        sortedNames = null
+        return
+      } catch (error) {
+        setFailure((error as Error).message)
+      }
+    }
+  }
+
+  function setFailure(next: string | null): void {
+    if (next === failure) return
+    failure = next
+    sendNotice(port, { failure } satisfies StoreStatus)
+  }
+
+  // One head a turn, so that a commit that arrives meanwhile waits for one block at most.
+  function maintainSoon(): void {
+    if (maintaining) return
+    maintaining = true
+    setImmediate(() => {
+      maintaining = false
+      if (!closed && !recovering && unsynced(file.sealing.sealNext)) maintainSoon()
+    })
+  }
+
+  /** Sealing and forgetting can be done again after a crash, so they need no sync of their own. */
+  function unsynced<T>(task: () => T): T | null {
+    try {
+      setSynchronous(file.db, 'os')
+      const result = task()
+      setSynchronous(file.db, options.durability)
+      return result
+    } catch (error) {
+      void recover(error)
+      return null
+    }
+  }
+
+  async function forget(limits: Forgetting): Promise<void> {
+    while (!closed && !recovering && unsynced(() => file.retention.forgetSlice(limits))) {
+      await new Promise(setImmediate)
+    }
+  }
+
+  function select(query: { after: string; limit: number; patterns: string[] }): Head[] {
+    const { byName } = file.heads
+    sortedNames ??= [...byName.keys()].sort()
+    const matches = compilePatterns(query.patterns)
+    const exact = matches !== null && query.patterns.every((pattern) => !pattern.includes('*'))
+    const names = exact ? [...new Set(query.patterns)].sort() : sortedNames
+    const selected: Head[] = []
+    for (let i = query.after === '' ? 0 : firstAfter(names, query.after); i < names.length; i++) {
+      const head = byName.get(names[i] as string)
+      if (!head || (matches && !matches(head.name))) continue
+      selected.push(head)
+      if (selected.length === query.limit) break
+    }
+    return selected
+  }
+
+  const metricName = (id: number): string => file.heads.metrics.get(id) as string
+
+  const methods = {
+    opened(): Opened {
+      const { heads, handshakes } = file
+      return {
+        hub,
+        devices: Array.from(heads.byId.values(), ({ device, name, lastStamp }) => [device, name, lastStamp]),
+        metrics: [...heads.metrics],
+        handshakes: handshakes.all(),
+        oldest: file.oldest.get() ?? 1,
+        end: heads.end,
+      }
+    },
+    append,
+    devices(query: { after: string; limit: number; patterns: string[] }): DeviceSummary[] {
+      return select(query).map(({ name, firstSeen, lastSeen, columns }) => ({
+        device: name,
+        firstSeen,
+        lastSeen,
+        metrics: Array.from(columns.keys(), metricName).sort(),
+      }))
+    },
+    latest(query: { after: string; limit: number; patterns: string[]; metrics: string[] }): DeviceLatest[] {
+      const wanted = compilePatterns(query.metrics)
+      return select(query).map(({ name, columns }) => {
+        const values: DeviceLatest['values'] = {}
+        for (const { metric, latest } of columns.values()) {
+          const metricText = metricName(metric)
+          if (!wanted || wanted(metricText)) values[metricText] = latest
+        }
+        return { device: name, values }
+      })
+    },
+    /** The rows of one device that are not in blocks yet; `null` for a device that does not exist. */
+    head({ device }: { device: string }) {
+      const head = file.heads.byName.get(device)
+      if (!head) return null
+      const rows = headRows(head)
+      const buffers = rows.columns.flatMap(({ values }) => (values instanceof Float64Array ? [values.buffer] : []))
+      const part: UnsealedPart = { device: head.device, rows, metrics: [...head.columns.keys()] }
+      return new Moved(part, [rows.times.buffer, ...buffers] as ArrayBuffer[])
+    },
+    quarantine: ({ before, limit }: { before: number | null; limit: number }) => file.quarantine.list(before, limit),
+    quarantined: ({ id }: { id: number }) => file.quarantine.get(id),
+    removeQuarantined: ({ id }: { id: number }) => file.quarantine.remove(id),
+    forget,
+    figures(): StoreFigures {
+      const { heads, quarantine } = file
+      return {
+        oldest: file.oldest.get() ?? 1,
+        end: heads.end,
+        devices: heads.byId.size,
+        metrics: heads.metrics.size,
+        unsealed: heads.unsealed,
+        ...quarantine.figures(),
+        logBytes: file.retention.logBytes,
+        fileBytes: sizeOf(options.path),
+        walBytes: sizeOf(`${options.path}-wal`),
+      }
+    },
+    close() {
+      closed = true
+      file.db.close()
+      return recovering ?? undefined
+    },
+  }
+  serveCalls(port, methods)
+  return methods
+}
+
+export type WriterMethods = ReturnType<typeof serveWriter>
+
+function hubId(db: Database.Database): string {
+  db.prepare("INSERT OR IGNORE INTO hub (key, value) VALUES ('id', lower(hex(randomblob(5))))").run()
+  return db.prepare<[], string>("SELECT value FROM hub WHERE key = 'id'").pluck().get() as string
+}
+
+function firstAfter(names: string[], name: string): number {
+  let low = 0
+  let high = names.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((names[middle] as string) <= name) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0
+}
+
+if (parentPort) serveWriter(parentPort, workerData as WriterOptions)

@@ -1,0 +1,139 @@
+import type { Millis, Value } from '../../devices/reading.ts'
+import type { HistoryPage, HistoryQuery } from '../history/query.ts'
+import type { Filter } from './filter.ts'
+
+/** The place of a reading in the log: the first one has 1, and each has one more than the one before. */
+export type Offset = number
+
+/** What one commit shall make durable. Everything in it becomes visible at once, or nothing does. */
+export interface Batch {
+  /** In the form of record.ts; devices and metrics by the numbers of the dictionary. Empty: no readings. */
+  records: Uint8Array | null
+  count: number
+  received: Millis
+  /** Names that the dictionary does not hold yet, with the numbers that `records` uses for them. */
+  newDevices: [id: number, name: string][]
+  newMetrics: [id: number, name: string][]
+  quarantine: Unreadable[]
+  handshakes: HandshakeEntry[]
+}
+
+/** A client's QoS 2 exchange that begins (`packetId`), ends (`-packetId`), or all of the client's that end (0). */
+export type HandshakeEntry = [client: string, packetId: number]
+
+export interface Unreadable {
+  received: Millis
+  origin: string
+  device: string
+  reason: string
+  payload: string | Uint8Array
+}
+
+export interface Quarantined extends Unreadable {
+  id: number
+  payload: Uint8Array
+}
+
+/** Where a batch went. */
+export interface Appended {
+  first: Offset
+  /** How many readings were stored. */
+  count: number
+  /** Which readings of the batch (from 0) were stored before and now left out. */
+  duplicates: number[]
+  /** What the log holds of the batch, if that is not `records` as given. */
+  records: Uint8Array | null
+}
+
+/** Which part of the log is asked for. */
+export interface LogQuery {
+  /** The offset of the first reading wanted. */
+  after: Offset
+  /** How many readings at most; the answer may hold fewer and still not be at the end. */
+  limit: number
+  filter: Filter
+}
+
+/** Readings of the log that pass a filter, as JSON texts ready to be sent. */
+export interface LogPage {
+  entries: string[]
+  /** The offset of each entry. */
+  offsets: Offset[]
+  /** Where to go on: past everything that was looked at, whether it passed the filter or not. */
+  next: Offset
+  /** The first offset that is kept. Asked for an earlier one, a page is empty and says so by this. */
+  oldest: Offset
+}
+
+export interface DeviceSummary {
+  device: string
+  firstSeen: Millis
+  lastSeen: Millis
+  metrics: string[]
+}
+
+export interface DeviceLatest {
+  device: string
+  values: Record<string, { ts: Millis; value: Value }>
+}
+
+/** What is known when a store opens. */
+export interface Opened {
+  /** Names this hub's log for ever: a cursor of another hub is told by it. */
+  hub: string
+  devices: [id: number, name: string, lastStamp: Millis][]
+  metrics: [id: number, name: string][]
+  /** Begun and not ended QoS 2 exchanges. */
+  handshakes: [client: string, packetIds: number[]][]
+  oldest: Offset
+  end: Offset
+}
+
+export interface StoreStatus {
+  /** Why commits fail at present, or `null`. While it is set, batches wait and are tried again. */
+  failure: string | null
+}
+
+/** Figures for `/metrics`. */
+export interface StoreFigures {
+  oldest: Offset
+  end: Offset
+  devices: number
+  metrics: number
+  /** Readings in memory that wait to be sealed; the log holds them too. */
+  unsealed: number
+  quarantined: number
+  quarantineDropped: number
+  logBytes: number
+  fileBytes: number
+  walBytes: number
+}
+
+/**
+ * One durable log of readings and the history made of it.
+ *
+ * - `append` resolves after the batch is on disk (as `durability` defines it) and visible to every other call.
+ *   Batches are appended in the order of the calls. While storage fails it does not resolve; it rejects only when
+ *   the store closes, and then the batch may not be acknowledged.
+ * - An identical reading (device, ts, values) is stored once.
+ * - All other calls see every batch whose `append` has resolved.
+ */
+export interface Store {
+  readonly opened: Opened
+  append(batch: Batch): Promise<Appended>
+  readLog(query: LogQuery): Promise<LogPage>
+  /** Raw readings or aggregates of one device, already in the form that was asked for. `null`: unknown device. */
+  history(query: HistoryQuery): Promise<HistoryPage | null>
+  /** Devices by name, after `after`, at most `limit`, whose names match the patterns (none: all). */
+  devices(query: { after: string; limit: number; patterns: string[] }): Promise<DeviceSummary[]>
+  latest(query: { after: string; limit: number; patterns: string[]; metrics: string[] }): Promise<DeviceLatest[]>
+  quarantine(query: { before: number | null; limit: number }): Promise<Quarantined[]>
+  quarantined(id: number): Promise<Quarantined | null>
+  /** False: there was none. */
+  removeQuarantined(id: number): Promise<boolean>
+  /** Forgets log readings that arrived before `logBefore` or lie below `logBelow`, and blocks that end before `historyBefore`. */
+  forget(limits: { logBefore: Millis; logBytes: number; historyBefore: Millis }): Promise<void>
+  figures(): Promise<StoreFigures>
+  onStatus(listener: (status: StoreStatus) => void): void
+  close(): Promise<void>
+}
