@@ -1,0 +1,212 @@
+import { createEntryReader, type EntryReader, type Names } from './store/entries.ts'
+import type { Filter } from './store/filter.ts'
+import type { LogPage, LogQuery, Offset, Store } from './store/store.ts'
+import type { Committed } from './writer.ts'
+
+/** Where a reader begins when it has no cursor: at the oldest reading that is kept. */
+export const earliest: Offset = 0
+
+export interface FeedPage extends LogPage {
+  /** There was nothing more when the page was made. */
+  caughtUp: boolean
+  /** The entries as the content of a JSON array, made once for all who read the same. */
+  readonly json: string
+}
+
+export interface FollowOptions {
+  signal: AbortSignal
+  /** After so many milliseconds without a reading, an empty page tells the cursor. */
+  heartbeat: number
+}
+
+/**
+ * The log as everybody reads it. Replay and live are the same: a reader asks for what comes after its place, and
+ * waits for the bell when there is nothing. Nobody has a queue; who is slow is behind in the log.
+ */
+export interface Feed {
+  /** One past the last reading. */
+  readonly end: Offset
+  /** What comes after a place. A page whose `oldest` is beyond the place says that it is no longer kept. */
+  read(query: LogQuery): Promise<FeedPage>
+  /** Page after page, for ever; ends when the feed closes or the signal is aborted, or with a place that is gone. */
+  follow(query: LogQuery, options: FollowOptions): AsyncGenerator<FeedPage, void, void>
+  /** Resolves when there may be something at `after`, after `millis`, or when it is no use to wait. */
+  wait(after: Offset, millis: number, signal: AbortSignal): Promise<void>
+  /** What the writer committed. */
+  push(committed: Committed): void
+  readonly followers: number
+  readonly closed: boolean
+  /** Wakes everybody for the last time. */
+  close(): void
+}
+
+/** The newest commits stay in memory, so that live readers cost the disk nothing. */
+const maxTailBytes = 8 * 1024 * 1024
+/** While readings pour in, the bell rings at most so often: each ring costs every live reader a frame. */
+const ringMillis = 4
+const maxReaders = 256
+
+export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd: Offset): Feed {
+  const tail: Committed[] = []
+  let tailBytes = 0
+  let end = firstEnd
+  let closed = false
+  let followers = 0
+  // Readers with the same filter at the same place get the same page.
+  const pages = new Map<string, FeedPage>()
+  const readers = new Map<string, EntryReader>()
+  const bell = createBell()
+
+  function push(committed: Committed): void {
+    tail.push(committed)
+    tailBytes += committed.records.length
+    while (tailBytes > maxTailBytes && tail.length > 1) tailBytes -= (tail.shift() as Committed).records.length
+    end = committed.first + committed.count
+    pages.clear()
+    bell.ring()
+  }
+
+  async function read(query: LogQuery): Promise<FeedPage> {
+    if (query.after === end) return pageOf({ entries: [], offsets: [], next: end, oldest: 0 })
+    if (tail.length > 0 && query.after >= (tail[0] as Committed).first) return readTail(query)
+    return pageOf(await store.readLog(query))
+  }
+
+  function readTail(query: LogQuery): FeedPage {
+    const { after, limit, filter } = query
+    const filterKey = JSON.stringify([filter.devices, filter.metrics])
+    const key = `${after} ${limit} ${filterKey}`
+    const known = pages.get(key)
+    if (known) return known
+    const readEntries = readerFor(filterKey, filter)
+    const page: LogPage = { entries: [], offsets: [], next: after, oldest: 0 }
+    for (let i = placeOf(after); i < tail.length && page.entries.length < limit; i++) {
+      page.next = readEntries(tail[i] as Committed, after, limit, page)
+    }
+    const made = pageOf(page)
+    pages.set(key, made)
+    return made
+  }
+
+  function placeOf(offset: Offset): number {
+    let low = 0
+    let high = tail.length - 1
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1
+      if ((tail[middle] as Committed).first <= offset) low = middle
+      else high = middle - 1
+    }
+    return low
+  }
+
+  function readerFor(key: string, filter: Filter): EntryReader {
+    let reader = readers.get(key)
+    if (!reader) {
+      if (readers.size >= maxReaders) readers.clear()
+      reader = createEntryReader(names, filter)
+      readers.set(key, reader)
+    }
+    return reader
+  }
+
+  function pageOf(page: LogPage): FeedPage {
+    let json: string | null = null
+    return {
+      ...page,
+      caughtUp: page.next >= end,
+      get json() {
+        json ??= page.entries.join(',')
+        return json
+      },
+    }
+  }
+
+  async function* follow(query: LogQuery, { signal, heartbeat }: FollowOptions): AsyncGenerator<FeedPage, void, void> {
+    let after = query.after
+    followers++
+    try {
+      while (!signal.aborted) {
+        const page = await read({ ...query, after })
+        if (signal.aborted) return
+        const gone = page.oldest > after && after !== earliest
+        after = page.next
+        if (page.entries.length > 0 || gone) yield page
+        if (gone) return
+        if (!page.caughtUp) continue
+        if (closed) return
+        const before = Date.now()
+        await wait(after, heartbeat, signal)
+        // Also while readings pass that the filter leaves out, the reader hears how far it has come.
+        if (after >= end && !signal.aborted && (closed || Date.now() - before >= heartbeat)) {
+          yield pageOf({ entries: [], offsets: [], next: after, oldest: 0 })
+        }
+      }
+    } finally {
+      followers--
+    }
+  }
+
+  async function wait(after: Offset, millis: number, signal: AbortSignal): Promise<void> {
+    if (after < end || closed || signal.aborted) return
+    await bell.wait(millis, signal)
+  }
+
+  return {
+    get end() {
+      return end
+    },
+    get followers() {
+      return followers
+    },
+    get closed() {
+      return closed
+    },
+    read,
+    follow,
+    wait,
+    push,
+    close() {
+      closed = true
+      bell.ringNow()
+    },
+  }
+}
+
+/** A bell without data: whoever waits is woken and looks for himself. */
+function createBell() {
+  const waiting = new Set<() => void>()
+  let scheduled = false
+  let lastRing = 0
+
+  function ringNow(): void {
+    scheduled = false
+    lastRing = performance.now()
+    const woken = [...waiting]
+    waiting.clear()
+    for (const wake of woken) wake()
+  }
+
+  return {
+    ring(): void {
+      if (scheduled || waiting.size === 0) return
+      scheduled = true
+      const pause = ringMillis - (performance.now() - lastRing)
+      if (pause > 0) setTimeout(ringNow, pause)
+      else setImmediate(ringNow)
+    },
+    ringNow,
+    wait(millis: number, signal: AbortSignal): Promise<void> {
+      return new Promise((resolve) => {
+        const timer = setTimeout(finish, millis)
+        function finish(): void {
+          clearTimeout(timer)
+          waiting.delete(finish)
+          signal.removeEventListener('abort', finish)
+          resolve()
+        }
+        waiting.add(finish)
+        signal.addEventListener('abort', finish)
+      })
+    },
+  }
+}
