@@ -1,0 +1,190 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } from 'aedes'
+import type { Sink } from '../devices/sink.ts'
+import type { TimeWindow } from '../devices/time.ts'
+import type { Router } from '../devices/topics.ts'
+import { coalesceWrites, guarded, limitPacketSize, maxUnsentBytes } from './guard.ts'
+import { createIngest } from './ingest.ts'
+import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
+import { createPresence, type Presence } from './presence.ts'
+import { createSessions, type Sessions } from './sessions.ts'
+
+export interface BrokerOptions {
+  sink: Sink
+  route: Router
+  window: TimeWindow
+  /** QoS 2 exchanges that a former run left open. */
+  handshakes: readonly (readonly [client: string, packetIds: readonly number[]])[]
+  /** A connection was closed for what it did; for the log. */
+  onRefused(client: string, reason: string): void
+}
+
+export interface Broker {
+  /** Listens for MQTT over TCP; resolves with the port. */
+  listen(port: number, host: string): Promise<number>
+  /** Speaks MQTT over any stream, such as a WebSocket. */
+  attach(stream: Duplex): void
+  isOnline(device: string): boolean
+  readonly figures: BrokerFigures
+  /** No new connections; those that are open end after their acknowledgements are sent. */
+  close(): Promise<void>
+}
+
+/** Counted since the start, or as it is now. */
+export interface BrokerFigures {
+  connections: number
+  devicesOnline: number
+  published: number
+  refused: number
+  dropped: number
+  sessions: Sessions['figures']
+}
+
+// Larger reads make larger commits: all that one read holds is parsed and committed together.
+const socketBuffer = 256 * 1024
+const connectTimeoutMillis = 10_000
+// Who does not drain within this time is disconnected; nobody waits for it meanwhile.
+const drainTimeoutMillis = 10_000
+
+export async function createBroker(options: BrokerOptions): Promise<Broker> {
+  const persistence = createSessions(options.sink, options.handshakes)
+  const { sessions } = persistence
+  const presence = createPresence<Client>(publishPresence)
+  const refusals = new WeakMap<Client, AuthenticateError>()
+  let published = 0
+  let refused = 0
+  let dropped = 0
+  let closing = false
+
+  const ingest = createIngest({ ...options, sessions, heard: presence.heard })
+  const aedes = new Aedes({
+    mq: createMatcher(),
+    persistence,
+    connectTimeout: connectTimeoutMillis,
+    drainTimeout: drainTimeoutMillis,
+    // Clients may send on before CONNACK; what they send is bounded by the size of a read.
+    queueLimit: 10_000,
+    maxClientsIdLength: 128,
+    preConnect: guarded((client, packet, done) => {
+      const refusal = connectProblem(packet.clientId, packet.clean)
+      if (refusal) refusals.set(client, refusal)
+      Object.assign(client, { username: packet.username })
+      done(null, true)
+    }),
+    authenticate: guarded((client, _username, _password, done) => {
+      const refusal = refusals.get(client)
+      if (refusal) done(refusal, null)
+      else done(null, true)
+    }),
+    authorizePublish: guarded(ingest),
+    authorizeSubscribe: guarded((_client, subscription, done) => {
+      // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
+      done(null, filterProblem(subscription.topic) === null ? subscription : null)
+    }),
+    authorizeForward,
+    published(_packet, _client, done) {
+      published++
+      done()
+    },
+  })
+  await aedes.listen()
+  aedes.on('clientDisconnect', presence.ended)
+  aedes.on('clientError', refuse)
+  aedes.on('connectionError', refuse)
+  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
+
+  function refuse(client: Client, error: Error): void {
+    refused++
+    if (!closing) options.onRefused(client.id ?? '', error.message)
+  }
+
+  function publishPresence(device: string, { state, since }: Presence): void {
+    const packet = {
+      cmd: 'publish' as const,
+      topic: `devices/${device}/status`,
+      payload: JSON.stringify({ state, since }),
+      qos: 1 as const,
+      retain: true,
+      dup: false,
+    }
+    aedes.publish({ ...packet, payload: Buffer.from(packet.payload) }, () => {})
+  }
+
+  // Called for each subscriber of each message, just before it is written.
+  function authorizeForward(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
+    if (client.conn.writableLength > maxUnsentBytes) {
+      dropped++
+      if (packet.qos === 0) return null
+      // At QoS 1 and 2 nothing may be skipped: the connection ends, and a persistent session gets it all later.
+      client.conn.destroy()
+      return packet
+    }
+    if (packet.qos === 0) return packet
+    const granted = grantedQos(client, packet.topic)
+    return granted < packet.qos ? Object.assign(Object.create(Object.getPrototypeOf(packet)), packet, { qos: granted }) : packet
+  }
+
+  const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {
+    coalesceWrites(socket)
+    attach(socket)
+  })
+
+  function attach(stream: Duplex): void {
+    limitPacketSize(aedes.handle(stream))
+  }
+
+  return {
+    listen: (port, host) => listen(server, port, host),
+    attach,
+    isOnline: presence.isOnline,
+    get figures() {
+      return {
+        connections: aedes.connectedClients,
+        devicesOnline: presence.online,
+        published,
+        refused,
+        dropped,
+        sessions: sessions.figures,
+      }
+    },
+    async close() {
+      closing = true
+      const serverClosed = new Promise<void>((resolve) => server.close(() => resolve()))
+      await new Promise<void>((resolve) => aedes.close(resolve))
+      await serverClosed
+    },
+  }
+}
+
+/** The highest QoS that a client's filters allow for a topic; Aedes looks only at filters that equal it. */
+function grantedQos(client: Client, topic: string): 0 | 1 | 2 {
+  const { subscriptions } = client as unknown as { subscriptions: Record<string, { qos: 0 | 1 | 2 }> }
+  let granted: 0 | 1 | 2 = 0
+  for (const filter in subscriptions) {
+    const { qos } = subscriptions[filter] as { qos: 0 | 1 | 2 }
+    if (qos > granted && matchesFilter(topic, filter)) granted = qos
+  }
+  return granted
+}
+
+function connectProblem(clientId: string, clean: boolean | undefined): AuthenticateError | null {
+  // [MQTT-3.1.3-8]
+  if (clientId === '' && clean === false) return refusal('a persistent session needs a client id')
+  return badText(clientId) ? refusal('the client id must be UTF-8 without the character U+0000') : null
+}
+
+function refusal(message: string): AuthenticateError {
+  const identifierRejected = 2
+  return Object.assign(new Error(message), { returnCode: identifierRejected })
+}
+
+function listen(server: Server, port: number, host: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, () => {
+      server.off('error', reject)
+      resolve((server.address() as { port: number }).port)
+    })
+  })
+}

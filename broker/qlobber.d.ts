@@ -1,0 +1,15 @@
+declare module 'qlobber' {
+  interface Options {
+    separator?: string
+    wildcard_one?: string
+    wildcard_some?: string
+    match_empty_levels?: boolean
+  }
+  export class Qlobber<T> {
+    constructor(options?: Options)
+    add(filter: string, value: T): this
+    remove(filter: string, value?: T): this
+    match(topic: string): T[]
+    clear(): this
+  }
+}

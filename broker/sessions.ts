@@ -1,0 +1,325 @@
+import { Readable } from 'node:stream'
+import type { Aedes, AedesPublishPacket, Subscription } from 'aedes'
+import { Qlobber } from 'qlobber'
+import type { Handshake } from '../devices/sink.ts'
+import { matchesFilter } from './matcher.ts'
+
+/*
+ * What the broker remembers of its clients between two of their packets, in the form that Aedes expects of its
+ * persistence (that of aedes-persistence 11). Subscriptions, retained messages, offline queues and wills live in memory
+ * and end with the process; inbound QoS 2 exchanges are durable, because a reading must not be stored twice.
+ */
+
+export const sessionLimits = {
+  /** Messages that wait for one client that is away; the oldest go first. */
+  maxQueued: 10_000,
+  maxQueuedBytes: 16 * 1024 * 1024,
+  maxRetained: 100_000,
+  maxRetainedBytes: 64 * 1024 * 1024,
+} as const
+
+/** A packet in the broker: a PUBLISH, or the PUBREL that took its place. */
+export type QueuedPacket = AedesPublishPacket & { messageId?: number | undefined; clientId?: string }
+
+interface Queued {
+  packet: QueuedPacket
+  bytes: number
+  /** It was sent before, so that sending it again is a redelivery. */
+  sent: boolean
+}
+
+interface Session {
+  subscriptions: Map<string, Subscription>
+  /** In the order of delivery, by the broker's own number of the packet. */
+  queue: Map<string, Queued>
+  byMessageId: Map<number, string>
+  queuedBytes: number
+}
+
+interface Subscriber {
+  clientId: string
+  topic: string
+  qos: 0 | 1 | 2
+}
+
+/** Where the durable half of QoS 2 lives. */
+export interface Handshakes {
+  release(handshake: Handshake, done: (failure: string | null) => void): void
+  discard(client: string): void
+}
+
+type ClientId = { id: string }
+type WithId = { messageId?: number | undefined }
+
+const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
+const maxKnownTopics = 50_000
+// A rejection is the ordinary answer to "is this packet new?"; an Error with its stack cost half of all QoS 2 work.
+const unknown = new Error('no such packet')
+const nobody: Subscriber[] = []
+
+export interface Sessions {
+  /** Notes a QoS 2 exchange before its commit; false when it is known already. */
+  beginIncoming(client: string, packetId: number): boolean
+  /** Takes back what `beginIncoming` noted, when the commit was refused. */
+  cancelIncoming(client: string, packetId: number): void
+  readonly figures: { retained: number; sessions: number; queued: number; queueDropped: number; incoming: number }
+}
+
+/** `open` holds the QoS 2 exchanges that a former run left behind. */
+export function createSessions(handshakes: Handshakes, open: readonly (readonly [string, readonly number[]])[]) {
+  const retained = new Map<string, AedesPublishPacket>()
+  let retainedBytes = 0
+  const sessions = new Map<string, Session>()
+  const subscribers = new Qlobber<Subscriber>(rules)
+  // By client and filter: a filter is taken out by the very object that was put in.
+  const subscriberOf = new Map<string, Subscriber>()
+  const knownTopics = new Map<string, Subscriber[]>()
+  const wills = new Map<string, QueuedPacket & { brokerId?: string }>()
+  // An exchange is `false` until Aedes has seen it, so that its first PUBLISH still counts as new.
+  const incoming = new Map<string, Map<number, boolean>>()
+  for (const [client, ids] of open) incoming.set(client, new Map(ids.map((id) => [id, true])))
+  let broker: Aedes | null = null
+  let queued = 0
+  let queueDropped = 0
+
+  function sessionOf(client: string): Session {
+    let session = sessions.get(client)
+    if (!session) {
+      session = { subscriptions: new Map(), queue: new Map(), byMessageId: new Map(), queuedBytes: 0 }
+      sessions.set(client, session)
+    }
+    return session
+  }
+
+  function dropIfEmpty(client: string, session: Session): void {
+    if (session.subscriptions.size === 0 && session.queue.size === 0) sessions.delete(client)
+  }
+
+  function unsubscribe(client: string, session: Session, topic: string): void {
+    const known = session.subscriptions.get(topic)
+    session.subscriptions.delete(topic)
+    if (!known || known.qos === 0) return
+    const key = `${client}\n${topic}`
+    subscribers.remove(topic, subscriberOf.get(key) as Subscriber)
+    subscriberOf.delete(key)
+    knownTopics.clear()
+  }
+
+  function dequeue(session: Session, key: string): QueuedPacket | undefined {
+    const entry = session.queue.get(key)
+    if (!entry) return undefined
+    session.queue.delete(key)
+    session.queuedBytes -= entry.bytes
+    queued--
+    if (entry.packet.messageId !== undefined) session.byMessageId.delete(entry.packet.messageId)
+    return entry.packet
+  }
+
+  function enqueue(client: string, packet: QueuedPacket, qos: number): void {
+    const session = sessionOf(client)
+    const bytes = packet.payload.length + packet.topic.length + 64
+    const copy = { ...packet, qos: Math.min(packet.qos, qos) as 0 | 1 | 2 }
+    delete copy.messageId
+    session.queue.set(keyOf(packet), { packet: copy, bytes, sent: false })
+    session.queuedBytes += bytes
+    queued++
+    while (session.queue.size > sessionLimits.maxQueued || session.queuedBytes > sessionLimits.maxQueuedBytes) {
+      const oldest = session.queue.keys().next().value as string
+      dequeue(session, oldest)
+      queueDropped++
+    }
+  }
+
+  const persistence = {
+    async setup(aedes: Aedes): Promise<void> {
+      broker = aedes
+    },
+    get broker() {
+      return broker
+    },
+
+    async storeRetained(packet: AedesPublishPacket): Promise<void> {
+      const before = retained.get(packet.topic)
+      retained.delete(packet.topic)
+      retainedBytes -= before?.payload.length ?? 0
+      if (packet.payload.length === 0) return
+      const full = retained.size >= sessionLimits.maxRetained || retainedBytes > sessionLimits.maxRetainedBytes
+      if (full) throw new Error('the broker retains no more messages: its limit is reached')
+      retained.set(packet.topic, { ...packet })
+      retainedBytes += packet.payload.length
+    },
+    createRetainedStream: (filter: string) => Readable.from(retainedBy([filter])),
+    createRetainedStreamCombi: (filters: string[]) => Readable.from(retainedBy(filters)),
+
+    async addSubscriptions(client: ClientId, subscriptions: Subscription[]): Promise<void> {
+      const session = sessionOf(client.id)
+      for (const subscription of subscriptions) {
+        unsubscribe(client.id, session, subscription.topic)
+        session.subscriptions.set(subscription.topic, subscription)
+        if (subscription.qos === 0) continue
+        const entry = { clientId: client.id, topic: subscription.topic, qos: subscription.qos }
+        subscriberOf.set(`${client.id}\n${subscription.topic}`, entry)
+        subscribers.add(subscription.topic, entry)
+      }
+      knownTopics.clear()
+    },
+    async removeSubscriptions(client: ClientId, topics: string[]): Promise<void> {
+      const session = sessions.get(client.id)
+      if (!session) return
+      for (const topic of topics) unsubscribe(client.id, session, topic)
+      dropIfEmpty(client.id, session)
+    },
+    async subscriptionsByClient(client: ClientId): Promise<Subscription[]> {
+      return [...(sessions.get(client.id)?.subscriptions.values() ?? [])]
+    },
+    async countOffline(): Promise<{ subsCount: number; clientsCount: number }> {
+      const withSubscriptions = [...sessions.values()].filter(({ subscriptions }) => subscriptions.size > 0)
+      return { subsCount: subscriberOf.size, clientsCount: withSubscriptions.length }
+    },
+    // Asked for every QoS 1 and 2 publish, and answered from memory: a late answer would change the order of deliveries.
+    subscriptionsByTopic(topic: string): Promise<Subscriber[]> {
+      return Promise.resolve(subscriberOf.size === 0 ? nobody : subscribersOf(topic))
+    },
+    async cleanSubscriptions(client: ClientId): Promise<void> {
+      const session = sessions.get(client.id)
+      if (!session) return
+      for (const topic of [...session.subscriptions.keys()]) unsubscribe(client.id, session, topic)
+      for (const key of [...session.queue.keys()]) dequeue(session, key)
+      sessions.delete(client.id)
+    },
+
+    async outgoingEnqueue(subscriber: { clientId: string; qos?: number }, packet: QueuedPacket): Promise<void> {
+      enqueue(subscriber.clientId, packet, subscriber.qos ?? 2)
+    },
+    outgoingEnqueueCombi(list: Subscriber[], packet: QueuedPacket): Promise<void> {
+      // One message per client, at the highest of the QoS that its overlapping filters allow. [MQTT-3.3.5-1]
+      const highest = new Map<string, number>()
+      for (const { clientId, qos } of list) highest.set(clientId, Math.max(highest.get(clientId) ?? 0, qos ?? 2))
+      for (const [clientId, qos] of highest) enqueue(clientId, packet, qos)
+      return Promise.resolve()
+    },
+    async outgoingUpdate(client: ClientId, packet: QueuedPacket): Promise<void> {
+      const session = sessions.get(client.id)
+      const isPublish = packet.cmd === 'publish'
+      // A PUBREL carries nothing but the identifier of the PUBLISH that it follows. [MQTT-4.3.3-1]
+      const key = isPublish ? keyOf(packet) : session?.byMessageId.get(packet.messageId as number)
+      const entry = key === undefined ? undefined : session?.queue.get(key)
+      if (!session || !entry || key === undefined) throw unknown
+      if (isPublish) {
+        if (entry.packet.messageId !== undefined) session.byMessageId.delete(entry.packet.messageId)
+        entry.packet.messageId = packet.messageId as number
+      } else {
+        entry.packet = packet
+      }
+      entry.sent = true
+      session.byMessageId.set(packet.messageId as number, key)
+    },
+    async outgoingClearMessageId(client: ClientId, { messageId }: WithId): Promise<QueuedPacket | undefined> {
+      const session = sessions.get(client.id)
+      const key = messageId === undefined ? undefined : session?.byMessageId.get(messageId)
+      if (!session || key === undefined) return undefined
+      const packet = dequeue(session, key)
+      dropIfEmpty(client.id, session)
+      return packet
+    },
+    outgoingStream(client: ClientId): Readable {
+      const entries = [...(sessions.get(client.id)?.queue.values() ?? [])]
+      // [MQTT-3.3.1-1]
+      return Readable.from(entries.map(({ packet, sent }) => (packet.cmd === 'publish' && sent ? { ...packet, dup: true } : packet)))
+    },
+
+    incomingStorePacket(client: ClientId, packet: WithId): Promise<void> {
+      incomingOf(client.id).set(packet.messageId as number, true)
+      return Promise.resolve()
+    },
+    incomingGetPacket(client: ClientId, packet: WithId): Promise<WithId> {
+      return incoming.get(client.id)?.get(packet.messageId as number) === true
+        ? Promise.resolve({ messageId: packet.messageId })
+        : Promise.reject(unknown)
+    },
+    // PUBCOMP follows when this resolves, so the identifier may be used again only after the disk knows.
+    incomingDelPacket(client: ClientId, { messageId }: WithId): Promise<void> {
+      const packetId = messageId as number
+      if (!incoming.get(client.id)?.has(packetId)) return Promise.reject(unknown)
+      return new Promise((resolve, reject) => {
+        handshakes.release({ client: client.id, packetId }, (failure) => {
+          if (failure !== null) return reject(new Error(failure))
+          cancelIncoming(client.id, packetId)
+          resolve()
+        })
+      })
+    },
+    async cleanIncoming(client: ClientId): Promise<void> {
+      if (incoming.delete(client.id)) handshakes.discard(client.id)
+    },
+
+    async putWill(client: ClientId, packet: QueuedPacket): Promise<void> {
+      wills.set(client.id, Object.assign(packet, { brokerId: broker?.id ?? '', clientId: client.id }))
+    },
+    getWill: async (client: ClientId) => wills.get(client.id),
+    async delWill(client: ClientId) {
+      const will = wills.get(client.id)
+      wills.delete(client.id)
+      return will
+    },
+    streamWill: (brokers: Record<string, unknown> = {}) =>
+      Readable.from([...wills.values()].filter(({ brokerId }) => !brokers[brokerId ?? ''])),
+    getClientList: (topic: string) =>
+      Readable.from([...sessions].filter(([, { subscriptions }]) => subscriptions.has(topic)).map(([client]) => client)),
+    async destroy(): Promise<void> {
+      retained.clear()
+      sessions.clear()
+    },
+  }
+
+  function* retainedBy(filters: string[]) {
+    for (const [topic, packet] of retained) {
+      for (const filter of filters) if (matchesFilter(topic, filter)) yield packet
+    }
+  }
+
+  function subscribersOf(topic: string): Subscriber[] {
+    let found = knownTopics.get(topic)
+    if (!found) {
+      if (knownTopics.size >= maxKnownTopics) knownTopics.clear()
+      found = subscribers.match(topic)
+      knownTopics.set(topic, found)
+    }
+    return found
+  }
+
+  function incomingOf(client: string): Map<number, boolean> {
+    let ids = incoming.get(client)
+    if (!ids) {
+      ids = new Map()
+      incoming.set(client, ids)
+    }
+    return ids
+  }
+
+  function cancelIncoming(client: string, packetId: number): void {
+    const ids = incoming.get(client)
+    ids?.delete(packetId)
+    if (ids?.size === 0) incoming.delete(client)
+  }
+
+  const api: Sessions = {
+    beginIncoming(client, packetId) {
+      const ids = incomingOf(client)
+      if (ids.has(packetId)) return false
+      ids.set(packetId, false)
+      return true
+    },
+    cancelIncoming,
+    get figures() {
+      let open = 0
+      for (const ids of incoming.values()) open += ids.size
+      return { retained: retained.size, sessions: sessions.size, queued, queueDropped, incoming: open }
+    },
+  }
+  return Object.assign(persistence, { sessions: api })
+}
+
+function keyOf({ brokerId, brokerCounter }: QueuedPacket): string {
+  return `${brokerId}:${brokerCounter}`
+}
