@@ -1,0 +1,171 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { parse as parseYaml } from 'yaml'
+import type { CodecName } from '../devices/codecs.ts'
+import { defaultWindow, parseRfc3339 } from '../devices/time.ts'
+import { type Mapping, mappingProblem } from '../devices/topics.ts'
+import { StartError } from './errors.ts'
+import type { Durability } from './store/sqlite/schema.ts'
+import { parseDuration, parseSize } from './units.ts'
+
+/** How the hub runs. Durations are milliseconds, sizes bytes. */
+export interface Config {
+  host: string
+  mqttPort: number
+  httpPort: number
+  data: string
+  durability: Durability
+  logLevel: string
+  logRetention: number
+  logMaxSize: number
+  historyRetention: number
+  earliestTime: number
+  maxAhead: number
+  grace: number
+  demo: boolean
+  mappings: Mapping[]
+}
+
+interface Setting {
+  key: Exclude<keyof Config, 'mappings'>
+  value: string
+  initial: string
+  description: string
+  /** The text as a value, or `null` when it is none. */
+  read(text: string): Config[Setting['key']] | null
+}
+
+const duration = { value: 'DURATION', read: parseDuration }
+const port = { value: 'PORT', read: (text: string) => (/^\d+$/.test(text) && Number(text) < 65536 ? Number(text) : null) }
+const text = (value: string) => ({ value, read: (given: string) => given || null })
+const choice = (...names: string[]) => ({
+  value: names.join('|'),
+  read: (given: string) => (names.includes(given) ? given : null),
+})
+const flag = {
+  value: '',
+  read: (given: string) => (given === 'true' ? true : given === 'false' ? false : null),
+}
+
+/** All settings: a flag `--mqtt-port`, a variable `HUB_MQTT_PORT`, and `mqttPort` in the file are one setting. */
+export const settings: readonly Setting[] = [
+  { key: 'host', ...text('ADDRESS'), initial: '127.0.0.1', description: 'address to listen on' },
+  { key: 'mqttPort', ...port, initial: '1883', description: 'port for MQTT; 0: any free one' },
+  { key: 'httpPort', ...port, initial: '8080', description: 'port for HTTP and MQTT over WebSocket; 0: any free one' },
+  { key: 'data', ...text('FOLDER'), initial: './data', description: 'folder of the database' },
+  {
+    key: 'durability',
+    ...choice('fsync', 'os'),
+    initial: 'fsync',
+    description: 'what an acknowledgement survives: fsync a power cut, os a killed process only',
+  },
+  {
+    key: 'logLevel',
+    ...choice('debug', 'info', 'warn', 'error', 'silent'),
+    initial: 'info',
+    description: 'least severity that is logged',
+  },
+  { key: 'logRetention', ...duration, initial: '7d', description: 'how long the feed can be replayed; history stays' },
+  {
+    key: 'logMaxSize',
+    value: 'SIZE',
+    read: parseSize,
+    initial: '1GiB',
+    description: 'how large the replayable log may grow; history stays',
+  },
+  { key: 'historyRetention', ...duration, initial: '0', description: 'how long history is kept; 0: for ever' },
+  {
+    key: 'earliestTime',
+    value: 'TIME',
+    read: parseRfc3339,
+    initial: new Date(defaultWindow.earliest).toISOString(),
+    description: 'earliest time that a reading may have',
+  },
+  { key: 'maxAhead', ...duration, initial: '24h', description: 'how far in the future a reading may be' },
+  { key: 'grace', ...duration, initial: '10s', description: 'time that a stop may take' },
+  { key: 'demo', ...flag, initial: 'false', description: 'add simulated devices' },
+]
+
+export interface Sourced {
+  config: Config
+  /** Where each setting came from: `default`, `flag`, `environment`, or the name of the file. */
+  sources: Record<string, string>
+}
+
+/** The settings from flags over environment over file over defaults. Throws `StartError` for what is not one. */
+export function loadConfig(args: readonly string[], environment: NodeJS.ProcessEnv): Sourced {
+  const flags = readFlags(args)
+  const file = readFile(flags.config ?? environment.HUB_CONFIG)
+  const config: Record<string, unknown> = {}
+  const sources: Record<string, string> = {}
+  for (const setting of settings) {
+    const given = [
+      { source: 'flag', name: flagName(setting.key), text: flags[setting.key] },
+      { source: 'environment', name: variableName(setting.key), text: environment[variableName(setting.key)] },
+      { source: file.path, name: `${setting.key} in ${file.path}`, text: file.values[setting.key] },
+      { source: 'default', name: setting.key, text: setting.initial },
+    ].find((candidate) => candidate.text !== undefined) as { source: string; name: string; text: string }
+    const value = setting.read(String(given.text))
+    if (value === null) throw new StartError(`${given.name} is "${given.text}": expected ${setting.value || 'true or false'}`)
+    config[setting.key] = value
+    sources[setting.key] = given.source
+  }
+  config.mappings = readMappings(file.values.mappings, file.path)
+  sources.mappings = file.values.mappings === undefined ? 'default' : file.path
+  return { config: config as unknown as Config, sources }
+}
+
+export function flagName(key: string): string {
+  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+}
+
+export function variableName(key: string): string {
+  return `HUB_${key.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
+}
+
+function readFlags(args: readonly string[]): Record<string, string | undefined> {
+  const options: Record<string, { type: 'string' | 'boolean' }> = { config: { type: 'string' } }
+  for (const { key, value } of settings) options[flagName(key).slice(2)] = { type: value === '' ? 'boolean' : 'string' }
+  try {
+    const { values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false })
+    const flags: Record<string, string | undefined> = { config: values.config as string | undefined }
+    for (const { key } of settings) {
+      const given = values[flagName(key).slice(2)]
+      if (given !== undefined) flags[key] = String(given)
+    }
+    return flags
+  } catch (error) {
+    throw new StartError(`${(error as Error).message.split('. ')[0]}: see telemetry-hub --help`)
+  }
+}
+
+const defaultFile = 'hub.yaml'
+
+function readFile(named: string | undefined): { path: string; values: Record<string, unknown> } {
+  const path = named ?? defaultFile
+  if (named === undefined && !existsSync(path)) return { path, values: {} }
+  let values: unknown
+  try {
+    values = parseYaml(readFileSync(path, 'utf8')) ?? {}
+  } catch (error) {
+    throw new StartError(`cannot read the configuration ${path}: ${(error as Error).message.split('\n')[0]}`)
+  }
+  if (typeof values !== 'object' || Array.isArray(values)) throw new StartError(`${path} must hold settings, one "name: value" a line`)
+  const known = new Set<string>([...settings.map(({ key }) => key), 'mappings'])
+  for (const name of Object.keys(values as object)) {
+    if (!known.has(name)) throw new StartError(`${path} holds the unknown setting "${name}": see telemetry-hub --help`)
+  }
+  return { path, values: values as Record<string, unknown> }
+}
+
+function readMappings(given: unknown, path: string): Mapping[] {
+  if (given === undefined) return []
+  if (!Array.isArray(given)) throw new StartError(`mappings in ${path} must be a list of {topic, codec}`)
+  return given.map((entry) => {
+    const { topic, codec = 'json' } = (entry ?? {}) as { topic?: unknown; codec?: unknown }
+    if (typeof topic !== 'string') throw new StartError(`each of the mappings in ${path} needs a topic`)
+    const problem = mappingProblem({ topic, codec: String(codec) })
+    if (problem) throw new StartError(`mappings in ${path}: ${problem}`)
+    return { topic, codec: codec as CodecName }
+  })
+}

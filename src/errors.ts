@@ -1,0 +1,38 @@
+/** Every error that a client can meet, in one place; the documentation lists them from here. */
+export const problems = {
+  'invalid-request': { status: 400, title: 'The request is not valid' },
+  'invalid-telemetry': { status: 400, title: 'The body holds no reading that can be stored' },
+  'invalid-cursor': { status: 400, title: 'The cursor is malformed' },
+  'not-found': { status: 404, title: 'There is nothing here' },
+  'unknown-device': { status: 404, title: 'The hub knows no such device' },
+  'unknown-quarantine-entry': { status: 404, title: 'The quarantine holds no such entry' },
+  'not-acceptable': { status: 406, title: 'The answer has no such form' },
+  'foreign-cursor': { status: 409, title: 'The cursor is of another hub, or from the future' },
+  'still-unreadable': { status: 409, title: 'The entry can still not be read' },
+  'cursor-gone': { status: 410, title: 'The cursor is older than what is kept' },
+  'too-large': { status: 413, title: 'The body is too large' },
+  'upgrade-required': { status: 426, title: 'This address speaks WebSocket' },
+  'internal-error': { status: 500, title: 'The hub has failed' },
+  'storage-unavailable': { status: 503, title: 'The hub cannot store at present' },
+  stopping: { status: 503, title: 'The hub is stopping' },
+} as const
+
+export type ProblemCode = keyof typeof problems
+
+/** An error that the client is told: what happened, and what to do about it. */
+export class Problem extends Error {
+  readonly code: ProblemCode
+  readonly hint: string | undefined
+  /** Members of the answer besides those of RFC 9457. */
+  readonly extra: Record<string, unknown>
+
+  constructor(code: ProblemCode, detail: string, hint?: string, extra: Record<string, unknown> = {}) {
+    super(detail)
+    this.code = code
+    this.hint = hint
+    this.extra = extra
+  }
+}
+
+/** The hub cannot start as it was told to: one line for a person, with what to do. */
+export class StartError extends Error {}

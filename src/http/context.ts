@@ -1,0 +1,24 @@
+import type { Duplex } from 'node:stream'
+import type { Sink } from '../../devices/sink.ts'
+import type { TimeWindow } from '../../devices/time.ts'
+import type { Router } from '../../devices/topics.ts'
+import type { Feed } from '../feed.ts'
+import type { Store } from '../store/store.ts'
+
+/** What the routes work with. */
+export interface HttpContext {
+  version: string
+  store: Store
+  feed: Feed
+  sink: Sink
+  window: TimeWindow
+  /** Where a topic leads, for what the quarantine feeds in again. */
+  route: Router
+  isOnline(device: string): boolean
+  /** Why nothing can be stored at present, or `null`. */
+  failure(): string | null
+  /** The figures of the hub in the text format of Prometheus. */
+  metrics(): Promise<string>
+  /** Speaks MQTT over a stream. */
+  attachMqtt(stream: Duplex): void
+}

@@ -1,0 +1,203 @@
+import { Readable } from 'node:stream'
+import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
+import { type CursorProblem, readCursor, writeCursor } from '../cursor.ts'
+import { Problem, type ProblemCode } from '../errors.ts'
+import { earliest, type FeedPage } from '../feed.ts'
+import type { LogQuery } from '../store/store.ts'
+import type { HttpContext } from './context.ts'
+import { readList } from './parameters.ts'
+import { problemType } from './problem.ts'
+
+const maxWaitSeconds = 60
+const heartbeatMillis = 15_000
+/** Readings of one frame. */
+const defaultLimit = 1000
+
+const Query = Type.Object({
+  after: Type.Optional(
+    Type.String({
+      description:
+        'a cursor, `earliest` or `latest`. Without it polling starts at the earliest reading, the streaming modes at the latest',
+    }),
+  ),
+  device: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
+  metric: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: defaultLimit, description: 'readings of one answer or frame' })),
+  wait: Type.Optional(
+    Type.Integer({ minimum: 0, maximum: maxWaitSeconds, description: 'seconds to wait for a reading; `Prefer: wait=30` says the same' }),
+  ),
+})
+type Query = Static<typeof Query>
+
+/** The log as a feed: five ways to ask, one cursor. Each way is a few lines over `read` or `follow`. */
+export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncTypebox {
+  const { hub } = store.opened
+  const cursor = (page: { next: number }) => writeCursor(hub, page.next)
+
+  return async (app) => {
+    app.route({
+      method: 'GET',
+      url: '/v1/feed',
+      schema: {
+        tags: ['Feed'],
+        summary: 'Read the feed of all readings',
+        description: `One URL, five modes, and one cursor that goes on in any of them.
+
+- plain GET: what is there, as \`{"readings":[{"device","ts","values","received"}],"cursor","caughtUp"}\`
+- \`Prefer: wait=30\` (RFC 7240) or \`wait=30\`: the same, as soon as there is something, or empty after the wait
+- \`Accept: text/event-stream\`: server-sent events; \`id\` is the cursor, and \`Last-Event-ID\` resumes
+- \`Accept: application/x-ndjson\`: one reading a line, each with its cursor
+- WebSocket: frames \`{"type":"readings","readings":[…],"cursor"}\``,
+        querystring: Query,
+        headers: Type.Object({
+          prefer: Type.Optional(Type.String()),
+          'last-event-id': Type.Optional(Type.String()),
+        }),
+      },
+      handler: (request, reply) => {
+        const accept = request.headers.accept ?? ''
+        if (accept.includes('text/event-stream')) return sendStream(request, reply, 'text/event-stream', encodeEvents)
+        if (accept.includes('application/x-ndjson')) return sendStream(request, reply, 'application/x-ndjson', encodeLines)
+        return poll(request, reply)
+      },
+      wsHandler: (socket, request) => void serveSocket(socket, request),
+    })
+  }
+
+  async function poll(request: FastifyRequest, reply: FastifyReply) {
+    const query = await readQuery(request, 'earliest')
+    const wait = readWait(request)
+    const deadline = Date.now() + wait * 1000
+    const signal = closeSignal(reply)
+    let page = await feed.read(query)
+    refuseGone(page, query)
+    // A filter may pass over much that it does not want: go on until there is something, or nothing more.
+    while (page.entries.length === 0 && !(page.caughtUp && Date.now() >= deadline) && !signal.aborted && !feed.closed) {
+      if (page.caughtUp) await feed.wait(page.next, deadline - Date.now(), signal)
+      page = await feed.read({ ...query, after: page.next })
+    }
+    if (wait > 0 && request.headers.prefer !== undefined) reply.header('preference-applied', `wait=${wait}`)
+    return reply
+      .type('application/json; charset=utf-8')
+      .header('cache-control', 'no-store')
+      .send(`{"readings":[${page.json}],"cursor":"${cursor(page)}","caughtUp":${page.caughtUp}}`)
+  }
+
+  async function sendStream(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    type: string,
+    encode: (page: FeedPage) => string,
+  ): Promise<FastifyReply> {
+    const query = await readQuery(request, 'latest')
+    const signal = closeSignal(reply)
+    refuseGone(await feed.read({ ...query, limit: 1 }), query)
+    async function* chunks() {
+      // So that headers and the place are known at once, also while nothing happens.
+      yield encode({ ...emptyPage, next: query.after === earliest ? 1 : query.after })
+      for await (const page of feed.follow(query, { signal, heartbeat: heartbeatMillis })) yield encode(page)
+    }
+    return reply
+      .type(type)
+      .header('cache-control', 'no-store')
+      .header('x-accel-buffering', 'no')
+      .send(Readable.from(chunks(), { objectMode: false }))
+  }
+
+  function encodeEvents(page: FeedPage): string {
+    if (page.entries.length > 0) return `id: ${cursor(page)}\nevent: readings\ndata: {"readings":[${page.json}]}\n\n`
+    // An event without a name but with an id: no listener hears of it, and the place is remembered all the same.
+    return `id: ${cursor(page)}\nevent: heartbeat\ndata: {}\n\n`
+  }
+
+  function encodeLines(page: FeedPage): string {
+    // A line without a reading tells how far the feed has come.
+    if (page.entries.length === 0) return `{"cursor":"${cursor(page)}"}\n`
+    let lines = ''
+    page.entries.forEach((entry, index) => {
+      const next = index + 1 < page.entries.length ? (page.offsets[index] as number) + 1 : page.next
+      lines += `${entry.slice(0, -1)},"cursor":"${writeCursor(hub, next)}"}\n`
+    })
+    return lines
+  }
+
+  async function serveSocket(socket: WebSocket, request: FastifyRequest): Promise<void> {
+    const aborter = new AbortController()
+    socket.on('close', () => aborter.abort())
+    socket.on('error', () => aborter.abort())
+    // Nothing is expected from a reader; who talks on is not listened to.
+    socket.on('message', () => {})
+    try {
+      const query = await readQuery(request, 'latest')
+      refuseGone(await feed.read({ ...query, limit: 1 }), query)
+      await sendFrame(socket, `{"type":"hello","cursor":"${cursor({ next: query.after })}"}`)
+      for await (const page of feed.follow(query, { signal: aborter.signal, heartbeat: heartbeatMillis })) {
+        const type = page.entries.length > 0 ? `"readings","readings":[${page.json}]` : '"heartbeat"'
+        // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
+        await sendFrame(socket, `{"type":${type},"cursor":"${cursor(page)}"}`)
+      }
+      socket.close(1001, 'the hub is stopping')
+    } catch (error) {
+      if (aborter.signal.aborted) return
+      if (!(error instanceof Problem)) request.log.error({ err: error }, 'a feed over WebSocket has failed')
+      const code: ProblemCode = error instanceof Problem ? error.code : 'internal-error'
+      const detail = error instanceof Problem ? error.message : 'the hub has failed; its log says why'
+      socket.send(JSON.stringify({ type: 'error', problem: problemType(code), detail }))
+      socket.close(code === 'internal-error' ? 1011 : 1008, code)
+    }
+  }
+
+  async function readQuery(request: FastifyRequest, otherwise: 'earliest' | 'latest'): Promise<LogQuery> {
+    const query = request.query as Query
+    const after = (request.headers['last-event-id'] as string | undefined) || query.after || otherwise
+    return {
+      after: placeOf(after),
+      limit: query.limit ?? defaultLimit,
+      filter: { devices: readList(query.device), metrics: readList(query.metric) },
+    }
+  }
+
+  function placeOf(after: string): number {
+    if (after === 'earliest') return earliest
+    if (after === 'latest') return feed.end
+    const offset = readCursor(hub, feed.end, after)
+    if (typeof offset === 'number') return offset
+    const [code, detail] = cursorProblems[offset]
+    throw new Problem(code, detail, 'start again with after=earliest or after=latest')
+  }
+
+  function refuseGone(page: FeedPage, { after }: LogQuery): void {
+    if (after === earliest || page.oldest <= after) return
+    const oldest = writeCursor(hub, page.oldest)
+    throw new Problem('cursor-gone', 'readings after this cursor are no longer kept', `the oldest place that still works is ${oldest}`, {
+      oldest,
+    })
+  }
+}
+
+const cursorProblems: Record<CursorProblem, [ProblemCode, string]> = {
+  malformed: ['invalid-cursor', '"after" is no cursor, nor earliest, nor latest'],
+  'other-hub': ['foreign-cursor', 'the cursor is of another hub'],
+  future: ['foreign-cursor', 'the cursor is from the future: this hub has not come so far'],
+}
+
+const emptyPage: FeedPage = { entries: [], offsets: [], next: 0, oldest: 0, caughtUp: true, json: '' }
+
+// RFC 7240 §4.3
+function readWait(request: FastifyRequest): number {
+  const { wait } = request.query as Query
+  const preferred = /(?:^|[,;\s])wait=(\d+)/.exec(String(request.headers.prefer ?? ''))?.[1]
+  return Math.min(wait ?? Number(preferred ?? 0), maxWaitSeconds)
+}
+
+function closeSignal(reply: FastifyReply): AbortSignal {
+  const aborter = new AbortController()
+  reply.raw.on('close', () => aborter.abort())
+  return aborter.signal
+}
+
+function sendFrame(socket: WebSocket, text: string): Promise<void> {
+  return new Promise((resolve, reject) => socket.send(text, (error) => (error ? reject(error) : resolve())))
+}

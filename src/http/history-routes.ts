@@ -1,0 +1,177 @@
+import { Readable } from 'node:stream'
+import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Problem } from '../errors.ts'
+import { csvHeader } from '../history/encode.ts'
+import { isTimezone } from '../history/intervals.ts'
+import { fills, type Format, formats, functions, type HistoryPage, type HistoryQuery } from '../history/query.ts'
+import { parseDuration } from '../units.ts'
+import type { HttpContext } from './context.ts'
+import { unknownDevice } from './device-routes.ts'
+import { nextLink, readChoice, readChoices, readList, readTimeParameter } from './parameters.ts'
+
+const defaultLimit = 1000
+const maxLimit = 100_000
+/** Rows of one step of a stream: some milliseconds of a reader thread, so that others get their turn. */
+const streamRows = 20_000
+
+const Query = Type.Object({
+  metrics: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
+  from: Type.Optional(Type.String({ description: 'inclusive; integer milliseconds or RFC 3339' })),
+  to: Type.Optional(Type.String({ description: 'exclusive; integer milliseconds or RFC 3339' })),
+  order: Type.Optional(Type.String({ description: '`asc` (the default) or `desc`' })),
+  limit: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      description: `readings or buckets of one page; ${defaultLimit} by default, ${maxLimit} at most. CSV and NDJSON have none unless asked`,
+    }),
+  ),
+  cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
+  format: Type.Optional(Type.String({ description: `one of ${formats.join(', ')}; or say it with \`Accept\`` })),
+  interval: Type.Optional(Type.String({ description: 'length of a bucket, such as `5m` or `1d`: asks for an aggregate' })),
+  aggregate: Type.Optional(Type.String({ description: `some of ${functions.join(', ')}; \`avg\` by default` })),
+  fill: Type.Optional(Type.String({ description: `buckets without a reading: one of ${fills.join(', ')}; \`none\` by default` })),
+  timezone: Type.Optional(Type.String({ description: 'IANA time zone whose local days buckets align to; else to the epoch' })),
+})
+
+const mediaTypes: Record<Format, string> = {
+  json: 'application/json',
+  columns: 'application/vnd.telemetry-hub.columns+json',
+  csv: 'text/csv',
+  ndjson: 'application/x-ndjson',
+}
+
+/** History of one device: raw readings or aggregates, in pages or as a stream. */
+export function historyRoutes({ store }: HttpContext): FastifyPluginAsyncTypebox {
+  return async (app) => {
+    app.get(
+      '/v1/devices/:device/telemetry',
+      {
+        schema: {
+          tags: ['Pull'],
+          summary: 'Read history',
+          description: `Raw readings, or with \`interval\` aggregates. JSON is \`{"device","readings":[{"ts","values"}],"next"}\`, aggregated
+\`{"device","interval","buckets":[{"ts","values":{"temperature":{"avg":21.4}}}],"next"}\`; \`columns\` is
+\`{"device","columns":["ts","temperature"],"rows":[[…]],"next"}\`. A page that was cut has a \`next\`, and a \`Link\`. CSV and NDJSON
+stream everything.`,
+          params: Type.Object({ device: Type.String() }),
+          querystring: Query,
+        },
+      },
+      async (request, reply) => {
+        const query = readQuery(request)
+        const first = await store.history(query)
+        if (!first) throw unknownDevice(query.device)
+        reply.header('vary', 'accept')
+        if (query.format === 'csv' || query.format === 'ndjson') {
+          const limit = request.query.limit ?? Number.POSITIVE_INFINITY
+          reply.type(query.format === 'csv' ? 'text/csv; charset=utf-8; header=present' : mediaTypes.ndjson)
+          return reply.send(Readable.from(stream(query, first, limit), { objectMode: false }))
+        }
+        return sendPage(request, reply, query, first)
+      },
+    )
+  }
+
+  // Page by page from the reader threads, as fast as the client takes it; nothing is held but the page on its way.
+  async function* stream(query: HistoryQuery, first: HistoryPage, limit: number): AsyncGenerator<Uint8Array | string> {
+    if (query.format === 'csv') yield csvHeader(first.columns)
+    let page: HistoryPage | null = first
+    for (let left = limit; page; ) {
+      if (page.body.length > 0) yield page.body
+      left -= page.rows
+      if (page.next === null || left <= 0) return
+      page = await store.history({ ...query, position: page.next, limit: Math.min(streamRows, left) })
+    }
+  }
+}
+
+function sendPage(request: FastifyRequest, reply: FastifyReply, query: HistoryQuery, page: HistoryPage): FastifyReply {
+  const next = page.next === null ? null : writePosition(page.next)
+  if (next !== null) reply.header('link', nextLink(request.url, next))
+  const { interval } = request.query as Static<typeof Query>
+  const device = `"device":${JSON.stringify(query.device)}`
+  const bucketing = query.buckets ? `,"interval":${JSON.stringify(interval)}` : ''
+  const content =
+    query.format === 'columns'
+      ? `,"columns":${JSON.stringify(['ts', ...page.columns])},"rows":[`
+      : query.buckets
+        ? ',"buckets":['
+        : ',"readings":['
+  const body = Buffer.concat([
+    Buffer.from(`{${device}${bucketing}${content}`),
+    page.body,
+    Buffer.from(`],"next":${JSON.stringify(next)}}`),
+  ])
+  return reply.type(`${mediaTypes.json}; charset=utf-8`).send(body)
+}
+
+function readQuery(request: FastifyRequest): HistoryQuery {
+  const { device } = request.params as { device: string }
+  const query = request.query as Static<typeof Query>
+  const format = readFormat(request, query.format)
+  const streams = format === 'csv' || format === 'ndjson'
+  if (!streams && (query.limit ?? 0) > maxLimit) {
+    throw new Problem('invalid-request', `"limit" is ${query.limit}: at most ${maxLimit}`, 'CSV and NDJSON stream without a limit')
+  }
+  const from = readTimeParameter('from', query.from)
+  const to = readTimeParameter('to', query.to)
+  if (from !== null && to !== null && from >= to) throw new Problem('invalid-request', '"from" must be before "to"')
+  return {
+    device,
+    metrics: readList(query.metrics),
+    from,
+    to,
+    order: readChoice('order', query.order ?? 'asc', ['asc', 'desc']),
+    position: query.cursor === undefined ? null : readPosition(query.cursor),
+    limit: streams ? Math.min(query.limit ?? streamRows, streamRows) : (query.limit ?? defaultLimit),
+    format,
+    buckets: readBuckets(query),
+  }
+}
+
+const minInterval = 1
+
+function readBuckets(query: Static<typeof Query>): HistoryQuery['buckets'] {
+  if (query.interval === undefined) {
+    for (const name of ['aggregate', 'fill', 'timezone'] as const) {
+      if (query[name] !== undefined) throw new Problem('invalid-request', `"${name}" needs an "interval" such as 5m`)
+    }
+    return null
+  }
+  const interval = parseDuration(query.interval)
+  if (interval === null || interval < minInterval) {
+    throw new Problem('invalid-request', `"interval" is "${query.interval}": expected a length such as 30s, 5m, 1h or 1d`)
+  }
+  const timezone = query.timezone ?? null
+  if (timezone !== null && !isTimezone(timezone)) {
+    throw new Problem('invalid-request', `"timezone" is "${timezone}": expected an IANA name such as Europe/Berlin`)
+  }
+  const aggregate = readChoices('aggregate', query.aggregate ?? 'avg', functions)
+  return { interval, aggregate, fill: readChoice('fill', query.fill ?? 'none', fills), timezone }
+}
+
+/** What the URL says, or else the first form in `Accept` that there is. */
+function readFormat(request: FastifyRequest, asked: string | undefined): Format {
+  if (asked !== undefined) return readChoice('format', asked, formats)
+  const accept = request.headers.accept ?? '*/*'
+  for (const range of accept.split(',')) {
+    const type = range.split(';')[0]?.trim().toLowerCase()
+    if (type === '*/*' || type === 'application/*') return 'json'
+    const found = formats.find((format) => mediaTypes[format] === type)
+    if (found) return found
+  }
+  // A browser asks for HTML, and its user is glad of JSON.
+  if (accept.includes('text/html')) return 'json'
+  throw new Problem('not-acceptable', `history comes as ${Object.values(mediaTypes).join(', ')}`)
+}
+
+function writePosition(ts: number): string {
+  return `t${ts.toString(36)}`
+}
+
+function readPosition(cursor: string): number {
+  const match = /^t(-?[0-9a-z]{1,11})$/.exec(cursor)
+  if (!match) throw new Problem('invalid-cursor', 'this is no cursor of a page', 'use `next` of the page before as it is')
+  return Number.parseInt(match[1] as string, 36)
+}

@@ -1,0 +1,163 @@
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { decodeJson, toMeasurement } from '../../devices/codecs.ts'
+import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
+import type { Delivery, Outcome } from '../../devices/sink.ts'
+import { writeCursor } from '../cursor.ts'
+import { Problem } from '../errors.ts'
+import type { HttpContext } from './context.ts'
+
+const Accepted = Type.Object(
+  {
+    accepted: Type.Integer({ description: 'readings that are on disk now and were not before' }),
+    duplicates: Type.Integer({ description: 'readings that were stored before' }),
+    rejected: Type.Optional(
+      Type.Array(
+        Type.Object({
+          line: Type.Integer({ description: 'which item, counted from 1' }),
+          reason: Type.String(),
+        }),
+      ),
+    ),
+    cursor: Type.String({ description: 'the place in the log after these readings' }),
+  },
+  { description: 'Committed, synced to disk and visible to every query.' },
+)
+
+const shapes = `A reading is \`{"temperature":21.5}\`, \`{"ts":1732377600000,"temperature":21.5}\` or
+\`{"ts":1732377600000,"values":{"temperature":21.5}}\`. \`ts\` is integer milliseconds or RFC 3339; without it the hub stamps
+the arrival.`
+
+/** How long a request waits for its commit before it is told that the hub cannot store. */
+const commitTimeoutMillis = 30_000
+
+export function ingestRoutes({ store, sink, window, failure }: HttpContext): FastifyPluginAsyncTypebox {
+  return async (app) => {
+    // Whatever a client calls its body, it is read as text: `curl -d` says it sends a form.
+    app.removeAllContentTypeParsers()
+    app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
+
+    app.post(
+      '/v1/devices/:device/telemetry',
+      {
+        schema: {
+          tags: ['Push'],
+          summary: 'Push telemetry of one device',
+          description: `${shapes} An array of readings is taken too.`,
+          params: Type.Object({ device: Type.String() }),
+          response: { 200: Accepted },
+        },
+      },
+      async (request) => {
+        const { device } = request.params
+        const problem = deviceProblem(device)
+        if (problem) throw new Problem('invalid-request', problem)
+        const received = Date.now()
+        const context = { device, metric: null, now: received, window }
+        const decoded = decodeJson(String(request.body ?? ''), context)
+        if (decoded.readings.length === 0) refuseAll(decoded)
+        return commit({ origin: `POST ${request.url}`, device, received, ...decoded }, decoded)
+      },
+    )
+
+    app.post(
+      '/v1/telemetry',
+      {
+        schema: {
+          tags: ['Push'],
+          summary: 'Push telemetry of many devices',
+          description: `A JSON array or NDJSON; each item is a reading with its \`"device"\`. ${shapes} Good items are stored, bad
+ones are answered with their line and kept in the quarantine. At most ${limits.maxReadings} items.`,
+          response: { 200: Accepted },
+        },
+      },
+      async (request) => {
+        const received = Date.now()
+        const items = readItems(String(request.body ?? ''))
+        const decoded: Decoded = { readings: [], rejected: [] }
+        for (const { line, content, text } of items) {
+          const reading = toDeviceReading(content, received)
+          if (typeof reading !== 'string') decoded.readings.push(reading)
+          else decoded.rejected.push({ item: line, payload: text ?? JSON.stringify(content), reason: reading })
+        }
+        return commit({ origin: `POST ${request.url}`, device: '', received, ...decoded }, decoded)
+      },
+    )
+
+    function toDeviceReading(content: unknown, now: number) {
+      if (content === undefined) return 'this is not valid JSON'
+      if (typeof content !== 'object' || content === null || Array.isArray(content)) {
+        return 'an item is a JSON object such as {"device":"kitchen","temperature":21.5}'
+      }
+      const { device, ...item } = content as { device?: unknown }
+      return deviceProblem(device) ?? toMeasurement(item, { device: device as string, metric: null, now, window })
+    }
+
+    function commit(delivery: Delivery, { rejected }: Decoded) {
+      const reason = failure()
+      if (reason !== null) throw new Problem('storage-unavailable', `nothing was stored: ${reason}`)
+      return new Promise<{ accepted: number; duplicates: number; cursor: string }>((resolve, reject) => {
+        const timer = setTimeout(() => {
+          reject(new Problem('storage-unavailable', `not stored within ${commitTimeoutMillis / 1000} s: ${failure() ?? 'the disk is slow'}`))
+        }, commitTimeoutMillis)
+        sink.accept(delivery, (outcome: Outcome) => {
+          clearTimeout(timer)
+          if (outcome.failure !== null) return reject(new Problem('stopping', `nothing was stored: ${outcome.failure}`))
+          resolve({
+            accepted: outcome.accepted,
+            duplicates: outcome.duplicates,
+            ...(rejected.length > 0 ? { rejected: rejected.map(({ item, reason }) => ({ line: item, reason })) } : {}),
+            cursor: writeCursor(store.opened.hub, outcome.offset),
+          })
+        })
+      })
+    }
+  }
+}
+
+function refuseAll({ rejected }: Decoded): never {
+  const [first] = rejected
+  const list = rejected.map(({ item, reason }) => ({ line: item, reason }))
+  throw new Problem('invalid-telemetry', first?.reason ?? 'the body is empty', undefined, { rejected: list })
+}
+
+interface Item {
+  line: number
+  /** `undefined`: not JSON. */
+  content: unknown
+  /** The line as it came, where the body has lines. */
+  text?: string
+}
+
+/** The items of a JSON array, of a single object, or of lines; told apart by looking, not by what the client says. */
+function readItems(body: string): Item[] {
+  const whole = parse(body)
+  const items =
+    whole === undefined
+      ? readLines(body)
+      : (Array.isArray(whole) ? whole : [whole]).map((content, index): Item => ({ line: index + 1, content }))
+  if (items.length === 0) throw new Problem('invalid-telemetry', 'the body is empty')
+  if (items.length > limits.maxReadings) {
+    throw new Problem('too-large', `${items.length} items: at most ${limits.maxReadings} are taken at once`, 'send them in several requests')
+  }
+  const [first] = items
+  if (items.length === 1 && first && first.content === undefined) {
+    throw new Problem('invalid-telemetry', 'the body is not valid JSON, nor lines of JSON')
+  }
+  return items
+}
+
+function readLines(body: string): Item[] {
+  const items: Item[] = []
+  body.split('\n').forEach((text, index) => {
+    if (text.trim() !== '') items.push({ line: index + 1, content: parse(text), text })
+  })
+  return items
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

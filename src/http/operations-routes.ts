@@ -1,0 +1,40 @@
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { Problem } from '../errors.ts'
+import type { HttpContext } from './context.ts'
+
+const Status = Type.Object({ status: Type.String(), version: Type.String() })
+
+/** What those ask who run the hub. */
+export function operationsRoutes({ version, failure, feed, metrics }: HttpContext): FastifyPluginAsyncTypebox {
+  return async (app) => {
+    app.get(
+      '/healthz',
+      { schema: { tags: ['Operations'], summary: 'Is the process alive?', response: { 200: Status } } },
+      async () => ({ status: 'ok', version }),
+    )
+
+    app.get(
+      '/readyz',
+      {
+        schema: {
+          tags: ['Operations'],
+          summary: 'Can it store and answer?',
+          description: 'Answers 503 with the reason while storage fails and while the hub stops.',
+          response: { 200: Status },
+        },
+      },
+      async () => {
+        const reason = failure()
+        if (reason !== null) throw new Problem('storage-unavailable', `nothing can be stored: ${reason}`)
+        if (feed.closed) throw new Problem('stopping', 'the hub is stopping')
+        return { status: 'ready', version }
+      },
+    )
+
+    app.get(
+      '/metrics',
+      { schema: { tags: ['Operations'], summary: 'Figures for Prometheus', produces: ['text/plain'] } },
+      async (_request, reply) => reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()),
+    )
+  }
+}

@@ -1,0 +1,47 @@
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { Problem, type ProblemCode, problems } from '../errors.ts'
+
+/** Makes every error an answer of RFC 9457: those of the hub, those of Fastify, and those nobody thought of. */
+export function answerProblems(app: FastifyInstance): void {
+  app.setErrorHandler((error: FastifyError | Problem, request, reply) => sendProblem(request, reply, asProblem(error, request)))
+  app.setNotFoundHandler((request, reply) => {
+    const detail = `there is nothing at ${request.method} ${request.url.split('?')[0]}`
+    sendProblem(request, reply, new Problem('not-found', detail, 'GET /docs lists all addresses'))
+  })
+}
+
+function asProblem(error: FastifyError | Problem, request: FastifyRequest): Problem {
+  if (error instanceof Problem) return error
+  if (error.validation) return new Problem('invalid-request', error.message)
+  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    return new Problem('too-large', 'the body is larger than 4 MiB', 'send it in several requests')
+  }
+  if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) {
+    return new Problem('invalid-request', error.message)
+  }
+  request.log.error({ err: error }, 'a request has failed')
+  return new Problem('internal-error', 'the hub has failed to answer; its log says why')
+}
+
+function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
+  const { status, title } = problems[problem.code]
+  if (status === 503) reply.header('retry-after', '5')
+  return reply
+    .code(status)
+    .type('application/problem+json')
+    .send(
+      JSON.stringify({
+        type: problemType(problem.code),
+        title,
+        status,
+        detail: problem.message,
+        ...(problem.hint === undefined ? {} : { hint: problem.hint }),
+        instance: request.url,
+        ...problem.extra,
+      }),
+    )
+}
+
+export function problemType(code: ProblemCode): string {
+  return `urn:telemetry-hub:problem:${code}`
+}

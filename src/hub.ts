@@ -1,0 +1,123 @@
+import type { AddressInfo } from 'node:net'
+import type { Logger } from 'pino'
+import { createBroker } from '../broker/broker.ts'
+import type { Sink } from '../devices/sink.ts'
+import { createRouter } from '../devices/topics.ts'
+import type { Config } from './config.ts'
+import { createDictionary } from './dictionary.ts'
+import { StartError } from './errors.ts'
+import { createFeed } from './feed.ts'
+import { createHttpServer } from './http/server.ts'
+import { createMetrics } from './metrics.ts'
+import { startRetention } from './retention.ts'
+import { UnusableFile } from './store/sqlite/schema.ts'
+import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
+import { createWriter } from './writer.ts'
+
+/** A hub that runs. */
+export interface Hub {
+  mqttPort: number
+  httpPort: number
+  /** Takes no more in, lets go of everything that was acknowledged, ends all readers. Calling it twice is fine. */
+  close(): Promise<void>
+}
+
+/** Puts all rooms together and opens the doors. Throws `StartError` with what to do when it cannot. */
+export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
+  refuseForeignAddress(config.host)
+  const store = await openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
+    throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
+  })
+  let failure: string | null = null
+  store.onStatus((status) => {
+    if (status.failure !== null) log.error(`storage fails, nothing is acknowledged until it recovers: ${status.failure}`)
+    else log.info('storage has recovered')
+    failure = status.failure
+  })
+
+  const dictionary = createDictionary(store.opened)
+  const feed = createFeed(store, dictionary.names, store.opened.end)
+  const writer = createWriter(store, dictionary, feed.push)
+  const window = { earliest: config.earliestTime, maxAhead: config.maxAhead }
+  const route = createRouter(config.mappings)
+  const broker = await createBroker({
+    sink: writer satisfies Sink,
+    route,
+    window,
+    handshakes: store.opened.handshakes,
+    onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),
+  })
+  const metrics = createMetrics({
+    version,
+    durability: config.durability,
+    writer: writer.figures,
+    store: store.figures,
+    broker: () => broker.figures,
+    followers: () => feed.followers,
+    failure: () => failure,
+  })
+  const http = await createHttpServer(
+    {
+      version,
+      store,
+      feed,
+      sink: writer,
+      window,
+      route,
+      isOnline: broker.isOnline,
+      failure: () => failure,
+      metrics,
+      attachMqtt: broker.attach,
+    },
+    log,
+  )
+  const stopRetention = startRetention(store, config, log)
+
+  let closing: Promise<void> | null = null
+  // The reverse of the start: no new messages, then the last commit, then the readers, then the file.
+  async function close(): Promise<void> {
+    stopRetention()
+    feed.close()
+    await broker.close()
+    await writer.close()
+    await http.close()
+    await store.close()
+  }
+  const hub: Hub = {
+    mqttPort: 0,
+    httpPort: 0,
+    close() {
+      closing ??= close()
+      return closing
+    },
+  }
+  try {
+    hub.mqttPort = await broker.listen(config.mqttPort, config.host).catch(portProblem('--mqtt-port', config.mqttPort))
+    await http.listen({ port: config.httpPort, host: config.host, listenTextResolver: () => '' }).catch(portProblem('--http-port', config.httpPort))
+    hub.httpPort = (http.server.address() as AddressInfo).port
+    return hub
+  } catch (error) {
+    await hub.close()
+    throw error
+  }
+}
+
+const loopback = new Set(['127.0.0.1', '::1', 'localhost'])
+
+// Without credentials everybody may do everything, so only this machine may come in.
+function refuseForeignAddress(host: string): void {
+  if (loopback.has(host)) return
+  throw new StartError(
+    `the hub listens on this machine only (--host 127.0.0.1), because it has no credentials yet; "${host}" would let everybody in`,
+  )
+}
+
+function portProblem(flag: string, port: number) {
+  return (error: NodeJS.ErrnoException): never => {
+    if (error.code === 'EADDRINUSE') {
+      throw new StartError(`port ${port} is in use: stop what uses it, or choose another one with ${flag} (0: any free one)`)
+    }
+    if (error.code === 'EACCES') throw new StartError(`port ${port} needs privileges: choose one above 1023 with ${flag}`)
+    throw error
+  }
+}

@@ -1,0 +1,113 @@
+#!/usr/bin/env node
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { flagName, loadConfig, settings, variableName } from './config.ts'
+import { StartError } from './errors.ts'
+import { type Hub, startHub } from './hub.ts'
+import { createLog } from './log.ts'
+
+const version = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
+
+const commands: Record<string, (args: string[]) => Promise<void> | void> = {
+  serve,
+  config: showConfig,
+  help: showHelp,
+}
+
+async function main(args: string[]): Promise<void> {
+  if (args.includes('--help') || args.includes('-h')) return showHelp()
+  if (args.includes('--version')) return void console.log(version)
+  const [first = '', ...rest] = args
+  const named = first !== '' && !first.startsWith('-')
+  const command = commands[named ? first : 'serve']
+  if (!command) throw new StartError(`unknown command "${first}": see telemetry-hub --help`)
+  await command(named ? rest : args)
+}
+
+async function serve(args: string[]): Promise<void> {
+  const { config } = loadConfig(args, process.env)
+  const log = createLog(config.logLevel)
+  const begun = performance.now()
+  const hub = await startHub(config, version, log)
+  const demo = config.demo ? startDemo(hub) : null
+  stopOnSignal(hub, demo, config.grace)
+  const http = `http://${config.host}:${hub.httpPort}`
+  log.info(
+    { mqttPort: hub.mqttPort, httpPort: hub.httpPort, data: config.data, durability: config.durability },
+    `telemetry-hub ${version} is ready after ${Math.round(performance.now() - begun)} ms`,
+  )
+  // Where everything is, and what to try; on standard error, as standard output belongs to the log.
+  process.stderr.write(`
+  MQTT       mqtt://${config.host}:${hub.mqttPort}   (over WebSocket: ws://${config.host}:${hub.httpPort}/mqtt)
+  Dashboard  ${http}/
+  API        ${http}/docs
+  Data       ${config.data}/hub.db
+  Durability ${config.durability === 'fsync' ? 'fsync: what is acknowledged survives a power cut' : 'os: what is acknowledged survives a killed process, not a power cut'}
+
+  Try        mosquitto_pub -p ${hub.mqttPort} -q 1 -t devices/kitchen/telemetry -m '{"temperature":21.5}'
+             curl '${http}/v1/devices/kitchen/telemetry'
+             curl -N -H 'Accept: text/event-stream' '${http}/v1/feed?after=earliest'
+
+`)
+}
+
+/** Simulated devices, from the simulator that everybody uses: a process of its own, over MQTT. */
+function startDemo(hub: Hub): ChildProcess {
+  const simulator = fileURLToPath(new URL('../simulator/main.js', import.meta.url))
+  const args = ['--broker', `mqtt://127.0.0.1:${hub.mqttPort}`, '--devices', '12', '--rate', '1', '--profile', 'weather']
+  return spawn(process.execPath, [simulator, ...args, '--device-prefix', 'demo-'], { stdio: 'ignore' })
+}
+
+function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number): void {
+  let stopping = false
+  const stop = (): void => {
+    if (stopping) process.exit(1)
+    stopping = true
+    demo?.kill()
+    setTimeout(() => {
+      console.error(`telemetry-hub: did not stop within ${grace / 1000} s; everything that was acknowledged is on disk`)
+      process.exit(1)
+    }, grace).unref()
+    hub.close().then(
+      () => process.exit(0),
+      (error) => fail(error),
+    )
+  }
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+}
+
+function showConfig(args: string[]): void {
+  const { config, sources } = loadConfig(args, process.env)
+  const width = Math.max(...settings.map(({ key }) => key.length))
+  for (const { key } of settings) console.log(`${key.padEnd(width)}  ${String(config[key]).padEnd(24)}  ${sources[key]}`)
+  for (const { topic, codec } of config.mappings) console.log(`mapping ${topic} → ${codec}  (${sources.mappings})`)
+}
+
+function showHelp(): void {
+  const names = settings.map(({ key, value }) => `${flagName(key)}${value === '' ? '' : ` ${value}`}`)
+  const width = Math.max(...names.map((name) => name.length))
+  console.log(`telemetry-hub ${version}: devices push over MQTT, everybody pulls or follows over HTTP
+
+Usage: telemetry-hub [serve] [settings]   run the hub
+       telemetry-hub config [settings]    show every setting and where it comes from
+       telemetry-hub --version
+
+Settings, as flags, as variables such as ${variableName('mqttPort')}, or in hub.yaml such as "mqttPort: 1883":
+`)
+  settings.forEach(({ initial, description }, index) => {
+    console.log(`  ${(names[index] as string).padEnd(width)}  ${description} (${initial})`)
+  })
+  console.log(`  ${'--config FILE'.padEnd(width)}  file with settings and mappings (hub.yaml, if it is there)
+
+Durations are written 30s, 5m, 7d; sizes 512MiB, 1GiB.`)
+}
+
+function fail(error: unknown): never {
+  if (error instanceof StartError) console.error(`telemetry-hub: ${error.message}`)
+  else console.error(error)
+  process.exit(1)
+}
+
+main(process.argv.slice(2)).catch(fail)
