@@ -1,0 +1,157 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+
+export const mainFile = fileURLToPath(new URL('../src/main.js', import.meta.url))
+export const simulatorFile = fileURLToPath(new URL('../simulator/main.js', import.meta.url))
+
+/** A hub in a process of its own, as users run it. It ends with the test that started it. */
+export interface HubProcess {
+  mqttPort: number
+  httpPort: number
+  mqtt: string
+  http: string
+  folder: string
+  pid: number
+  /** All that it printed. */
+  output(): string
+  /** Sends the signal and waits for the end; resolves with the exit code, or `null` after a signal. */
+  kill(signal: NodeJS.Signals): Promise<number | null>
+  get<T>(path: string, init?: RequestInit): Promise<T>
+}
+
+export interface HubProcessOptions {
+  folder?: string
+  mqttPort?: number
+  httpPort?: number
+  args?: string[]
+  /** Runs before the hub in the same shell, such as a limit of resources. */
+  shell?: string
+}
+
+/** A folder that goes away with the test. */
+export async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'telemetry-hub-'))
+  onTestFinished(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** Starts a hub and waits until it is ready. Ports are free ones unless they are given. */
+export async function startHubProcess(options: HubProcessOptions = {}): Promise<HubProcess> {
+  const folder = options.folder ?? (await temporaryFolder())
+  const args = [
+    mainFile,
+    ...['--data', folder],
+    ...['--mqtt-port', String(options.mqttPort ?? 0)],
+    ...['--http-port', String(options.httpPort ?? 0)],
+    ...(options.args ?? []),
+  ]
+  const child = options.shell
+    ? spawn('bash', ['-c', `${options.shell}; exec "$@"`, 'hub', process.execPath, ...args])
+    : spawn(process.execPath, args)
+  onTestFinished(async () => {
+    if (child.exitCode === null && child.signalCode === null) await end(child, 'SIGKILL')
+  })
+  let output = ''
+  child.stdout.on('data', (chunk) => {
+    output += chunk
+  })
+  child.stderr.on('data', (chunk) => {
+    output += chunk
+  })
+  const ready = await waitFor(() => {
+    if (child.exitCode !== null) throw new Error(`the hub has ended with ${child.exitCode}:\n${output}`)
+    return output.split('\n').find((line) => line.includes('"mqttPort"'))
+  })
+  const { mqttPort, httpPort } = JSON.parse(ready) as { mqttPort: number; httpPort: number }
+  const http = `http://127.0.0.1:${httpPort}`
+  return {
+    mqttPort,
+    httpPort,
+    mqtt: `mqtt://127.0.0.1:${mqttPort}`,
+    http,
+    folder,
+    pid: child.pid as number,
+    output: () => output,
+    kill: (signal) => end(child, signal),
+    async get<T>(path: string, init?: RequestInit): Promise<T> {
+      const response = await fetch(http + path, init)
+      if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
+      return (await response.json()) as T
+    },
+  }
+}
+
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  const exit = once(child, 'exit')
+  child.kill(signal)
+  await exit
+  return child.exitCode
+}
+
+/** Runs a program to its end. */
+export async function run(file: string, args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const child = spawn(process.execPath, [file, ...args])
+  let [stdout, stderr] = ['', '']
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk
+  })
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk
+  })
+  await once(child, 'close')
+  return { code: child.exitCode, stdout, stderr }
+}
+
+/** Looks again and again until there is a result; the test's own time limit ends a search in vain. */
+export async function waitFor<T>(look: () => T | undefined | null | false | Promise<T | undefined | null | false>): Promise<T> {
+  for (;;) {
+    const found = await look()
+    if (found) return found
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+interface FeedReading {
+  device: string
+  ts: number
+  values: Record<string, unknown>
+  received: number
+}
+
+/** The whole log, page by page. */
+export async function readWholeFeed(hub: HubProcess, query = ''): Promise<FeedReading[]> {
+  const readings: FeedReading[] = []
+  let after = 'earliest'
+  for (;;) {
+    const page = await hub.get<{ readings: FeedReading[]; cursor: string; caughtUp: boolean }>(
+      `/v1/feed?after=${after}&limit=5000${query}`,
+    )
+    readings.push(...page.readings)
+    if (page.caughtUp) return readings
+    after = page.cursor
+  }
+}
+
+export interface HistoryRow {
+  ts: number
+  values: Record<string, unknown>
+}
+
+/** The whole raw history of a device, page by page. */
+export async function readWholeHistory(hub: HubProcess, device: string): Promise<HistoryRow[]> {
+  const rows: HistoryRow[] = []
+  let cursor = ''
+  for (;;) {
+    const page = await hub.get<{ readings: HistoryRow[]; next: string | null }>(
+      `/v1/devices/${encodeURIComponent(device)}/telemetry?limit=5000${cursor}`,
+    )
+    rows.push(...page.readings)
+    if (page.next === null) return rows
+    cursor = `&cursor=${page.next}`
+  }
+}
