@@ -122,7 +122,9 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     }
     if (packet.qos === 0) return packet
     const granted = grantedQos(client, packet.topic)
-    return granted < packet.qos ? Object.assign(Object.create(Object.getPrototypeOf(packet)), packet, { qos: granted }) : packet
+    return granted < packet.qos
+      ? Object.assign(Object.create(Object.getPrototypeOf(packet)), packet, { qos: granted })
+      : packet
   }
 
   const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {

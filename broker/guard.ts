@@ -40,7 +40,9 @@ export function limitPacketSize(client: Client): void {
   parser._parseLength = function (this: Parser): boolean {
     const known = parseLength.call(this)
     if (known && this.packet.length > maxPacketBytes) {
-      return this._emitError(new Error(`a packet of ${this.packet.length} bytes: at most ${maxPacketBytes} are accepted`))
+      return this._emitError(
+        new Error(`a packet of ${this.packet.length} bytes: at most ${maxPacketBytes} are accepted`),
+      )
     }
     return known
   }

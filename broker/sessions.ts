@@ -225,7 +225,9 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
     outgoingStream(client: ClientId): Readable {
       const entries = [...(sessions.get(client.id)?.queue.values() ?? [])]
       // [MQTT-3.3.1-1]
-      return Readable.from(entries.map(({ packet, sent }) => (packet.cmd === 'publish' && sent ? { ...packet, dup: true } : packet)))
+      return Readable.from(
+        entries.map(({ packet, sent }) => (packet.cmd === 'publish' && sent ? { ...packet, dup: true } : packet)),
+      )
     },
 
     incomingStorePacket(client: ClientId, packet: WithId): Promise<void> {
@@ -265,7 +267,9 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
     streamWill: (brokers: Record<string, unknown> = {}) =>
       Readable.from([...wills.values()].filter(({ brokerId }) => !brokers[brokerId ?? ''])),
     getClientList: (topic: string) =>
-      Readable.from([...sessions].filter(([, { subscriptions }]) => subscriptions.has(topic)).map(([client]) => client)),
+      Readable.from(
+        [...sessions].filter(([, { subscriptions }]) => subscriptions.has(topic)).map(([client]) => client),
+      ),
     async destroy(): Promise<void> {
       retained.clear()
       sessions.clear()

@@ -36,7 +36,10 @@ interface Setting {
 }
 
 const duration = { value: 'DURATION', read: parseDuration }
-const port = { value: 'PORT', read: (text: string) => (/^\d+$/.test(text) && Number(text) < 65536 ? Number(text) : null) }
+const port = {
+  value: 'PORT',
+  read: (text: string) => (/^\d+$/.test(text) && Number(text) < 65536 ? Number(text) : null),
+}
 const text = (value: string) => ({ value, read: (given: string) => given || null })
 const choice = (...names: string[]) => ({
   value: names.join('|'),
@@ -106,7 +109,8 @@ export function loadConfig(args: readonly string[], environment: NodeJS.ProcessE
       { source: 'default', name: setting.key, text: setting.initial },
     ].find((candidate) => candidate.text !== undefined) as { source: string; name: string; text: string }
     const value = setting.read(String(given.text))
-    if (value === null) throw new StartError(`${given.name} is "${given.text}": expected ${setting.value || 'true or false'}`)
+    if (value === null)
+      throw new StartError(`${given.name} is "${given.text}": expected ${setting.value || 'true or false'}`)
     config[setting.key] = value
     sources[setting.key] = given.source
   }
@@ -150,7 +154,8 @@ function readFile(named: string | undefined): { path: string; values: Record<str
   } catch (error) {
     throw new StartError(`cannot read the configuration ${path}: ${(error as Error).message.split('\n')[0]}`)
   }
-  if (typeof values !== 'object' || Array.isArray(values)) throw new StartError(`${path} must hold settings, one "name: value" a line`)
+  if (typeof values !== 'object' || Array.isArray(values))
+    throw new StartError(`${path} must hold settings, one "name: value" a line`)
   const known = new Set<string>([...settings.map(({ key }) => key), 'mappings'])
   for (const name of Object.keys(values as object)) {
     if (!known.has(name)) throw new StartError(`${path} holds the unknown setting "${name}": see telemetry-hub --help`)

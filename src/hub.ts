@@ -30,7 +30,8 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   })
   let failure: string | null = null
   store.onStatus((status) => {
-    if (status.failure !== null) log.error(`storage fails, nothing is acknowledged until it recovers: ${status.failure}`)
+    if (status.failure !== null)
+      log.error(`storage fails, nothing is acknowledged until it recovers: ${status.failure}`)
     else log.info('storage has recovered')
     failure = status.failure
   })
@@ -93,7 +94,9 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   }
   try {
     hub.mqttPort = await broker.listen(config.mqttPort, config.host).catch(portProblem('--mqtt-port', config.mqttPort))
-    await http.listen({ port: config.httpPort, host: config.host, listenTextResolver: () => '' }).catch(portProblem('--http-port', config.httpPort))
+    await http
+      .listen({ port: config.httpPort, host: config.host, listenTextResolver: () => '' })
+      .catch(portProblem('--http-port', config.httpPort))
     hub.httpPort = (http.server.address() as AddressInfo).port
     return hub
   } catch (error) {
@@ -115,9 +118,12 @@ function refuseForeignAddress(host: string): void {
 function portProblem(flag: string, port: number) {
   return (error: NodeJS.ErrnoException): never => {
     if (error.code === 'EADDRINUSE') {
-      throw new StartError(`port ${port} is in use: stop what uses it, or choose another one with ${flag} (0: any free one)`)
+      throw new StartError(
+        `port ${port} is in use: stop what uses it, or choose another one with ${flag} (0: any free one)`,
+      )
     }
-    if (error.code === 'EACCES') throw new StartError(`port ${port} needs privileges: choose one above 1023 with ${flag}`)
+    if (error.code === 'EACCES')
+      throw new StartError(`port ${port} needs privileges: choose one above 1023 with ${flag}`)
     throw error
   }
 }

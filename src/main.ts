@@ -7,7 +7,9 @@ import { StartError } from './errors.ts'
 import { type Hub, startHub } from './hub.ts'
 import { createLog } from './log.ts'
 
-const version = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
+const version = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
 
 const commands: Record<string, (args: string[]) => Promise<void> | void> = {
   serve,
@@ -55,7 +57,16 @@ async function serve(args: string[]): Promise<void> {
 /** Simulated devices, from the simulator that everybody uses: a process of its own, over MQTT. */
 function startDemo(hub: Hub): ChildProcess {
   const simulator = fileURLToPath(new URL('../simulator/main.js', import.meta.url))
-  const args = ['--broker', `mqtt://127.0.0.1:${hub.mqttPort}`, '--devices', '12', '--rate', '1', '--profile', 'weather']
+  const args = [
+    '--broker',
+    `mqtt://127.0.0.1:${hub.mqttPort}`,
+    '--devices',
+    '12',
+    '--rate',
+    '1',
+    '--profile',
+    'weather',
+  ]
   return spawn(process.execPath, [simulator, ...args, '--device-prefix', 'demo-'], { stdio: 'ignore' })
 }
 
@@ -81,7 +92,8 @@ function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number): void 
 function showConfig(args: string[]): void {
   const { config, sources } = loadConfig(args, process.env)
   const width = Math.max(...settings.map(({ key }) => key.length))
-  for (const { key } of settings) console.log(`${key.padEnd(width)}  ${String(config[key]).padEnd(24)}  ${sources[key]}`)
+  for (const { key } of settings)
+    console.log(`${key.padEnd(width)}  ${String(config[key]).padEnd(24)}  ${sources[key]}`)
   for (const { topic, codec } of config.mappings) console.log(`mapping ${topic} → ${codec}  (${sources.mappings})`)
 }
 

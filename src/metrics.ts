@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { StoreFigures } from './store/store.ts'
 import type { WriterFigures } from './writer.ts'
 
@@ -30,30 +30,65 @@ type Figure = [type: 'counter' | 'gauge', name: string, help: string, read: (fig
 
 const figures: Figure[] = [
   ['counter', 'hub_readings_total', 'Readings stored since the start', ({ writer }) => writer.readings],
-  ['counter', 'hub_values_total', 'Values taken in since the start, duplicates included', ({ writer }) => writer.values],
+  [
+    'counter',
+    'hub_values_total',
+    'Values taken in since the start, duplicates included',
+    ({ writer }) => writer.values,
+  ],
   ['counter', 'hub_duplicates_total', 'Readings that were stored before', ({ writer }) => writer.duplicates],
   ['counter', 'hub_rejected_total', 'Items that went to the quarantine', ({ writer }) => writer.rejected],
   ['counter', 'hub_commits_total', 'Commits, each with one sync', ({ writer }) => writer.commits],
-  ['gauge', 'hub_storage_failing', '1 while nothing can be stored', ({ sources }) => (sources.failure() === null ? 0 : 1)],
+  [
+    'gauge',
+    'hub_storage_failing',
+    '1 while nothing can be stored',
+    ({ sources }) => (sources.failure() === null ? 0 : 1),
+  ],
   ['gauge', 'hub_log_oldest_offset', 'First reading that the log keeps', ({ store }) => store?.oldest],
   ['gauge', 'hub_log_end_offset', 'One past the last reading of the log', ({ store }) => store?.end],
   ['gauge', 'hub_log_bytes', 'Size of the log, about', ({ store }) => store?.logBytes],
   ['gauge', 'hub_devices', 'Devices that are known', ({ store }) => store?.devices],
   ['gauge', 'hub_metrics', 'Names of metrics that are known', ({ store }) => store?.metrics],
-  ['gauge', 'hub_unsealed_readings', 'Readings that wait in memory to be sealed in blocks', ({ store }) => store?.unsealed],
+  [
+    'gauge',
+    'hub_unsealed_readings',
+    'Readings that wait in memory to be sealed in blocks',
+    ({ store }) => store?.unsealed,
+  ],
   ['gauge', 'hub_quarantine_entries', 'Entries in the quarantine', ({ store }) => store?.quarantined],
-  ['counter', 'hub_quarantine_dropped_total', 'Entries that the quarantine lost to its limit', ({ store }) => store?.quarantineDropped],
+  [
+    'counter',
+    'hub_quarantine_dropped_total',
+    'Entries that the quarantine lost to its limit',
+    ({ store }) => store?.quarantineDropped,
+  ],
   ['gauge', 'hub_database_bytes', 'Size of the database file', ({ store }) => store?.fileBytes],
   ['gauge', 'hub_wal_bytes', 'Size of its write-ahead log', ({ store }) => store?.walBytes],
   ['gauge', 'hub_mqtt_connections', 'MQTT connections', ({ broker }) => broker.connections],
   ['gauge', 'hub_devices_online', 'Devices that are online', ({ broker }) => broker.devicesOnline],
-  ['counter', 'hub_mqtt_published_total', 'MQTT messages that went to their subscribers', ({ broker }) => broker.published],
+  [
+    'counter',
+    'hub_mqtt_published_total',
+    'MQTT messages that went to their subscribers',
+    ({ broker }) => broker.published,
+  ],
   ['counter', 'hub_mqtt_refused_total', 'Connections that ended with an error', ({ broker }) => broker.refused],
-  ['counter', 'hub_mqtt_dropped_total', 'Messages that a stalled subscriber did not get', ({ broker }) => broker.dropped],
+  [
+    'counter',
+    'hub_mqtt_dropped_total',
+    'Messages that a stalled subscriber did not get',
+    ({ broker }) => broker.dropped,
+  ],
   ['gauge', 'hub_mqtt_retained', 'Retained messages', ({ broker }) => broker.sessions.retained],
   ['gauge', 'hub_mqtt_sessions', 'Persistent sessions', ({ broker }) => broker.sessions.sessions],
   ['gauge', 'hub_mqtt_queued', 'Messages that wait for their clients', ({ broker }) => broker.sessions.queued],
-  ['counter', 'hub_mqtt_queue_dropped_total', 'Messages that a full queue lost', ({ broker }) => broker.sessions.queueDropped],
+  [
+    'counter',
+    'hub_mqtt_queue_dropped_total',
+    'Messages that a full queue lost',
+    ({ broker }) => broker.sessions.queueDropped,
+  ],
   ['gauge', 'hub_mqtt_incoming_qos2', 'QoS 2 exchanges that are open', ({ broker }) => broker.sessions.incoming],
   ['gauge', 'hub_feed_followers', 'Readers that follow the feed live', ({ sources }) => sources.followers()],
 ]
@@ -62,10 +97,12 @@ const figures: Figure[] = [
 export function createMetrics(sources: MetricSources): () => Promise<string> {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
-  new Gauge({ name: 'hub_info', help: 'What runs here', labelNames: ['version', 'durability'], registers: [registry] }).set(
-    { version: sources.version, durability: sources.durability },
-    1,
-  )
+  new Gauge({
+    name: 'hub_info',
+    help: 'What runs here',
+    labelNames: ['version', 'durability'],
+    registers: [registry],
+  }).set({ version: sources.version, durability: sources.durability }, 1)
   const collected = figures.map(([type, name, help, read]) => {
     if (type === 'gauge') return { read, metric: new Gauge({ name, help, registers: [registry] }) }
     return { read, metric: new Counter({ name, help, registers: [registry] }) }

@@ -98,7 +98,8 @@ function readFilled(
   intervals: Intervals,
   range: Range,
 ): BucketPage {
-  const starts = page.order === 'asc' ? startsFrom(range, intervals, page.limit) : startsTo(range, intervals, page.limit)
+  const starts =
+    page.order === 'asc' ? startsFrom(range, intervals, page.limit) : startsTo(range, intervals, page.limit)
   const begin = Math.max(starts[0] as number, range.from)
   const end = Math.min(intervals.next(starts.at(-1) as number), range.to)
   const buckets = aggregate(segments, { from: begin, to: end }, intervals)
@@ -277,10 +278,14 @@ function addSummary(buckets: Buckets, start: Millis, segment: Segment, summary: 
   // Texts have no figures in the directory.
   if (summary.kind === 'mixed') {
     const rows = segment.open()
-    addRows(buckets, { times: rows.times, columns: rows.columns.filter(({ metric }) => metric === summary.metric) }, {
-      start: () => start,
-      next: () => Number.POSITIVE_INFINITY,
-    })
+    addRows(
+      buckets,
+      { times: rows.times, columns: rows.columns.filter(({ metric }) => metric === summary.metric) },
+      {
+        start: () => start,
+        next: () => Number.POSITIVE_INFINITY,
+      },
+    )
     return
   }
   const into = aggregateOf(buckets, start, summary.metric)
@@ -301,7 +306,11 @@ function addSummary(buckets: Buckets, start: Millis, segment: Segment, summary: 
   }
 }
 
-function addRows(buckets: Buckets, rows: { times: Float64Array; columns: { metric: number; values: Values }[] }, intervals: Intervals): void {
+function addRows(
+  buckets: Buckets,
+  rows: { times: Float64Array; columns: { metric: number; values: Values }[] },
+  intervals: Intervals,
+): void {
   const { times } = rows
   for (const { metric, values } of rows.columns) {
     let end = Number.NEGATIVE_INFINITY

@@ -1,5 +1,5 @@
-import { concatRows, pickRows, type Rows, sliceRows, valueAt } from '../store/columns.ts'
 import type { Millis } from '../../devices/reading.ts'
+import { concatRows, pickRows, type Rows, sliceRows, valueAt } from '../store/columns.ts'
 import { readSegments, type Segment, spanFor } from './segments.ts'
 
 export interface PageQuery {

@@ -136,7 +136,11 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
 }
 
 export function unknownDevice(device: string): Problem {
-  return new Problem('unknown-device', `the hub knows no device "${device}"`, 'GET /v1/devices lists those that it knows')
+  return new Problem(
+    'unknown-device',
+    `the hub knows no device "${device}"`,
+    'GET /v1/devices lists those that it knows',
+  )
 }
 
 /** A path names one device, also one that has a `*` in its name. */
@@ -162,5 +166,8 @@ function sendTagged(request: FastifyRequest, reply: FastifyReply, body: string) 
     return reply.code(304).send()
   }
   // Serialized already: the schema only documents it.
-  return reply.type('application/json').serializer((text: unknown) => text as string).send(body as never)
+  return reply
+    .type('application/json')
+    .serializer((text: unknown) => text as string)
+    .send(body as never)
 }

@@ -24,9 +24,20 @@ const Query = Type.Object({
   ),
   device: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
   metric: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
-  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: defaultLimit, description: 'readings of one answer or frame' })),
+  limit: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 10_000,
+      default: defaultLimit,
+      description: 'readings of one answer or frame',
+    }),
+  ),
   wait: Type.Optional(
-    Type.Integer({ minimum: 0, maximum: maxWaitSeconds, description: 'seconds to wait for a reading; `Prefer: wait=30` says the same' }),
+    Type.Integer({
+      minimum: 0,
+      maximum: maxWaitSeconds,
+      description: 'seconds to wait for a reading; `Prefer: wait=30` says the same',
+    }),
   ),
 })
 type Query = Static<typeof Query>
@@ -59,7 +70,8 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
       handler: (request, reply) => {
         const accept = request.headers.accept ?? ''
         if (accept.includes('text/event-stream')) return sendStream(request, reply, 'text/event-stream', encodeEvents)
-        if (accept.includes('application/x-ndjson')) return sendStream(request, reply, 'application/x-ndjson', encodeLines)
+        if (accept.includes('application/x-ndjson'))
+          return sendStream(request, reply, 'application/x-ndjson', encodeLines)
         return poll(request, reply)
       },
       wsHandler: (socket, request) => void serveSocket(socket, request),
@@ -171,9 +183,14 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
   function refuseGone(page: FeedPage, { after }: LogQuery): void {
     if (after === earliest || page.oldest <= after) return
     const oldest = writeCursor(hub, page.oldest)
-    throw new Problem('cursor-gone', 'readings after this cursor are no longer kept', `the oldest place that still works is ${oldest}`, {
-      oldest,
-    })
+    throw new Problem(
+      'cursor-gone',
+      'readings after this cursor are no longer kept',
+      `the oldest place that still works is ${oldest}`,
+      {
+        oldest,
+      },
+    )
   }
 }
 

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
 import { csvHeader } from '../history/encode.ts'
 import { isTimezone } from '../history/intervals.ts'
-import { fills, type Format, formats, functions, type HistoryPage, type HistoryQuery } from '../history/query.ts'
+import { type Format, fills, formats, functions, type HistoryPage, type HistoryQuery } from '../history/query.ts'
 import { parseDuration } from '../units.ts'
 import type { HttpContext } from './context.ts'
 import { unknownDevice } from './device-routes.ts'
@@ -28,10 +28,16 @@ const Query = Type.Object({
   ),
   cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
   format: Type.Optional(Type.String({ description: `one of ${formats.join(', ')}; or say it with \`Accept\`` })),
-  interval: Type.Optional(Type.String({ description: 'length of a bucket, such as `5m` or `1d`: asks for an aggregate' })),
+  interval: Type.Optional(
+    Type.String({ description: 'length of a bucket, such as `5m` or `1d`: asks for an aggregate' }),
+  ),
   aggregate: Type.Optional(Type.String({ description: `some of ${functions.join(', ')}; \`avg\` by default` })),
-  fill: Type.Optional(Type.String({ description: `buckets without a reading: one of ${fills.join(', ')}; \`none\` by default` })),
-  timezone: Type.Optional(Type.String({ description: 'IANA time zone whose local days buckets align to; else to the epoch' })),
+  fill: Type.Optional(
+    Type.String({ description: `buckets without a reading: one of ${fills.join(', ')}; \`none\` by default` }),
+  ),
+  timezone: Type.Optional(
+    Type.String({ description: 'IANA time zone whose local days buckets align to; else to the epoch' }),
+  ),
 })
 
 const mediaTypes: Record<Format, string> = {
@@ -112,7 +118,11 @@ function readQuery(request: FastifyRequest): HistoryQuery {
   const format = readFormat(request, query.format)
   const streams = format === 'csv' || format === 'ndjson'
   if (!streams && (query.limit ?? 0) > maxLimit) {
-    throw new Problem('invalid-request', `"limit" is ${query.limit}: at most ${maxLimit}`, 'CSV and NDJSON stream without a limit')
+    throw new Problem(
+      'invalid-request',
+      `"limit" is ${query.limit}: at most ${maxLimit}`,
+      'CSV and NDJSON stream without a limit',
+    )
   }
   const from = readTimeParameter('from', query.from)
   const to = readTimeParameter('to', query.to)
@@ -141,7 +151,10 @@ function readBuckets(query: Static<typeof Query>): HistoryQuery['buckets'] {
   }
   const interval = parseDuration(query.interval)
   if (interval === null || interval < minInterval) {
-    throw new Problem('invalid-request', `"interval" is "${query.interval}": expected a length such as 30s, 5m, 1h or 1d`)
+    throw new Problem(
+      'invalid-request',
+      `"interval" is "${query.interval}": expected a length such as 30s, 5m, 1h or 1d`,
+    )
   }
   const timezone = query.timezone ?? null
   if (timezone !== null && !isTimezone(timezone)) {
@@ -172,6 +185,7 @@ function writePosition(ts: number): string {
 
 function readPosition(cursor: string): number {
   const match = /^t(-?[0-9a-z]{1,11})$/.exec(cursor)
-  if (!match) throw new Problem('invalid-cursor', 'this is no cursor of a page', 'use `next` of the page before as it is')
+  if (!match)
+    throw new Problem('invalid-cursor', 'this is no cursor of a page', 'use `next` of the page before as it is')
   return Number.parseInt(match[1] as string, 36)
 }

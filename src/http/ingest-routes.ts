@@ -97,7 +97,12 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
       if (reason !== null) throw new Problem('storage-unavailable', `nothing was stored: ${reason}`)
       return new Promise<{ accepted: number; duplicates: number; cursor: string }>((resolve, reject) => {
         const timer = setTimeout(() => {
-          reject(new Problem('storage-unavailable', `not stored within ${commitTimeoutMillis / 1000} s: ${failure() ?? 'the disk is slow'}`))
+          reject(
+            new Problem(
+              'storage-unavailable',
+              `not stored within ${commitTimeoutMillis / 1000} s: ${failure() ?? 'the disk is slow'}`,
+            ),
+          )
         }, commitTimeoutMillis)
         sink.accept(delivery, (outcome: Outcome) => {
           clearTimeout(timer)
@@ -137,7 +142,11 @@ function readItems(body: string): Item[] {
       : (Array.isArray(whole) ? whole : [whole]).map((content, index): Item => ({ line: index + 1, content }))
   if (items.length === 0) throw new Problem('invalid-telemetry', 'the body is empty')
   if (items.length > limits.maxReadings) {
-    throw new Problem('too-large', `${items.length} items: at most ${limits.maxReadings} are taken at once`, 'send them in several requests')
+    throw new Problem(
+      'too-large',
+      `${items.length} items: at most ${limits.maxReadings} are taken at once`,
+      'send them in several requests',
+    )
   }
   const [first] = items
   if (items.length === 1 && first && first.content === undefined) {

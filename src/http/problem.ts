@@ -3,7 +3,9 @@ import { Problem, type ProblemCode, problems } from '../errors.ts'
 
 /** Makes every error an answer of RFC 9457: those of the hub, those of Fastify, and those nobody thought of. */
 export function answerProblems(app: FastifyInstance): void {
-  app.setErrorHandler((error: FastifyError | Problem, request, reply) => sendProblem(request, reply, asProblem(error, request)))
+  app.setErrorHandler((error: FastifyError | Problem, request, reply) =>
+    sendProblem(request, reply, asProblem(error, request)),
+  )
   app.setNotFoundHandler((request, reply) => {
     const detail = `there is nothing at ${request.method} ${request.url.split('?')[0]}`
     sendProblem(request, reply, new Problem('not-found', detail, 'GET /docs lists all addresses'))

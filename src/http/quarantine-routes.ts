@@ -63,7 +63,8 @@ export function quarantineRoutes({ store, sink, window, route }: HttpContext): F
         const entry = await find(request.params.id)
         const decoded = decode(entry)
         const [first] = decoded.rejected
-        if (first) throw new Problem('still-unreadable', first.reason, 'correct it and push it anew, then delete the entry')
+        if (first)
+          throw new Problem('still-unreadable', first.reason, 'correct it and push it anew, then delete the entry')
         const outcome = await new Promise<Outcome>((resolve) => {
           sink.accept({ origin: entry.origin, device: entry.device, received: Date.now(), ...decoded }, resolve)
         })

@@ -370,9 +370,7 @@ function decodeBits(planes: Uint8Array, count: number): Float64Array {
 // A section begins with a byte: 1 when deflated, 0 when that would not have made it smaller.
 function deflate(bytes: Uint8Array): Uint8Array {
   const deflated = deflateRawSync(bytes, { level: constants.Z_DEFAULT_COMPRESSION, memLevel: 9 })
-  return deflated.length < bytes.length
-    ? Buffer.concat([Buffer.of(1), deflated])
-    : Buffer.concat([Buffer.of(0), bytes])
+  return deflated.length < bytes.length ? Buffer.concat([Buffer.of(1), deflated]) : Buffer.concat([Buffer.of(0), bytes])
 }
 
 function inflate(section: Uint8Array): Uint8Array {

@@ -14,7 +14,9 @@ export function createHandshakes(db: Database.Database) {
   const open = new Map<string, Set<number>>()
   let rows = 0
 
-  for (const { journal } of db.prepare<[], { journal: string }>('SELECT journal FROM handshakes ORDER BY id').iterate()) {
+  for (const { journal } of db
+    .prepare<[], { journal: string }>('SELECT journal FROM handshakes ORDER BY id')
+    .iterate()) {
     for (const entry of JSON.parse(journal) as HandshakeEntry[]) apply(entry)
     rows++
   }

@@ -22,7 +22,9 @@ const maxOpened = 32
 
 export function createSealedSearch(db: Database.Database): SealedSearch {
   const overlapping = db
-    .prepare<[number, number, number], number>('SELECT id FROM blocks WHERE device = ? AND last_ts >= ? AND first_ts <= ?')
+    .prepare<[number, number, number], number>(
+      'SELECT id FROM blocks WHERE device = ? AND last_ts >= ? AND first_ts <= ?',
+    )
     .pluck()
   const content = db.prepare<[number], BlockRow>('SELECT id, directory, data FROM blocks WHERE id = ?')
   const opened = new Map<number, Rows>()

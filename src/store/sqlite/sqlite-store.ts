@@ -105,9 +105,12 @@ function lockFolder(folder: string): Database.Database {
 function asUnusable(error: Error, path: string): Error {
   const { code, message } = error as Error & { code?: string }
   if (code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT')) {
-    return new UnusableFile(`${path} is not a sound database (${message}): restore a backup, or choose another --data folder`)
+    return new UnusableFile(
+      `${path} is not a sound database (${message}): restore a backup, or choose another --data folder`,
+    )
   }
-  if (code?.startsWith('SQLITE_')) return new UnusableFile(`cannot open ${path} (${message}): check its permissions and the disk`)
+  if (code?.startsWith('SQLITE_'))
+    return new UnusableFile(`cannot open ${path} (${message}): check its permissions and the disk`)
   // Errors lose their class between threads; those that are meant for a person keep their message.
   return error.message.startsWith(path) ? new UnusableFile(error.message) : error
 }
