@@ -73,7 +73,9 @@ describe('what was acknowledged is there after kill -9', () => {
     test(`QoS ${qos}: every acknowledged reading exactly once, the hub killed three times under load`, async () => {
       let hub = await startHubProcess()
       const start = Date.now()
-      const load = await startLoad(hub, qos, (_, n) => JSON.stringify({ ts: start + n, values: { n, even: n % 2 === 0 } }))
+      const load = await startLoad(hub, qos, (_, n) =>
+        JSON.stringify({ ts: start + n, values: { n, even: n % 2 === 0 } }),
+      )
       hub = await crash(hub, load.total, someAcknowledgements())
       hub = await crash(hub, load.total, someAcknowledgements())
       // Twice in a row, without anything in between.
@@ -156,7 +158,18 @@ describe.skipIf(!strace)('the order of sync and acknowledgement (skipped where t
 })
 
 function spawnStrace(pid: number, file: string) {
-  const child = spawn('strace', ['-f', '-qq', '-e', 'trace=fsync,fdatasync,write,writev,sendto', '-e', 'signal=none', '-o', file, '-p', String(pid)])
+  const child = spawn('strace', [
+    '-f',
+    '-qq',
+    '-e',
+    'trace=fsync,fdatasync,write,writev,sendto',
+    '-e',
+    'signal=none',
+    '-o',
+    file,
+    '-p',
+    String(pid),
+  ])
   return {
     attached: waitFor(() => readFileSync(`/proc/${pid}/status`, 'utf8').match(/TracerPid:\s*[1-9]/)),
     async stop() {

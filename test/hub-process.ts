@@ -94,7 +94,10 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number 
 }
 
 /** Runs a program to its end. */
-export async function run(file: string, args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+export async function run(
+  file: string,
+  args: string[],
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [file, ...args])
   let [stdout, stderr] = ['', '']
   child.stdout.on('data', (chunk) => {
@@ -108,7 +111,9 @@ export async function run(file: string, args: string[]): Promise<{ code: number 
 }
 
 /** Looks again and again until there is a result; the test's own time limit ends a search in vain. */
-export async function waitFor<T>(look: () => T | undefined | null | false | Promise<T | undefined | null | false>): Promise<T> {
+export async function waitFor<T>(
+  look: () => T | undefined | null | false | Promise<T | undefined | null | false>,
+): Promise<T> {
   for (;;) {
     const found = await look()
     if (found) return found

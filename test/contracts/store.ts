@@ -1,0 +1,259 @@
+import { expect, test } from 'vitest'
+import type { Measurement, Value } from '../../devices/reading.ts'
+import type { Outcome } from '../../devices/sink.ts'
+import { createDictionary } from '../../src/dictionary.ts'
+import type { HistoryQuery } from '../../src/history/query.ts'
+import type { Store } from '../../src/store/store.ts'
+import { createWriter } from '../../src/writer.ts'
+
+/** Opens a store in a folder: the same folder again is the same store. */
+export type OpenStore = (folder: string) => Promise<Store>
+
+const everything = { devices: [], metrics: [] }
+
+/** A store with the writer in front of it, as the hub uses it. */
+function withWriter(store: Store) {
+  const writer = createWriter(store, createDictionary(store.opened), () => {})
+  return {
+    store,
+    push: (readings: Measurement[], received = Date.now()): Promise<Outcome> =>
+      new Promise((resolve) => {
+        writer.accept({ origin: 'test', device: '', received, readings, rejected: [] }, resolve)
+      }),
+    writer,
+    async close() {
+      await writer.close()
+      await store.close()
+    },
+  }
+}
+
+function reading(device: string, ts: number | null, values: Record<string, Value>): Measurement {
+  return { device, ts, metrics: Object.keys(values), values: Object.values(values) }
+}
+
+const wholeHistory = (device: string): HistoryQuery => ({
+  device,
+  metrics: [],
+  from: null,
+  to: null,
+  order: 'asc',
+  position: null,
+  limit: 1_000_000,
+  format: 'json',
+  buckets: null,
+})
+
+async function history(store: Store, device: string, query: Partial<HistoryQuery> = {}) {
+  const page = await store.history({ ...wholeHistory(device), ...query })
+  return (
+    page && (JSON.parse(`[${new TextDecoder().decode(page.body)}]`) as { ts: number; values: Record<string, Value> }[])
+  )
+}
+
+async function wholeLog(store: Store): Promise<{ device: string; ts: number; values: Record<string, Value> }[]> {
+  const entries: string[] = []
+  let after = 0
+  for (;;) {
+    const page = await store.readLog({ after, limit: 1000, filter: everything })
+    entries.push(...page.entries)
+    if (page.entries.length === 0) return entries.map((entry) => JSON.parse(entry))
+    after = page.next
+  }
+}
+
+/** What every store promises. `folder` gives each test one of its own. */
+export function storeContract(open: OpenStore, folder: () => Promise<string>): void {
+  const t0 = 1_700_000_000_000
+
+  test('what was appended is in the log, in history and in latest, at once and after opening again', async () => {
+    const where = await folder()
+    let hub = withWriter(await open(where))
+    await hub.push([reading('a', t0, { x: 1, on: true, text: 'ö' }), reading('b', t0 + 5, { x: -2.5 })])
+    for (let round = 0; round < 2; round++) {
+      expect(await history(hub.store, 'a')).toEqual([{ ts: t0, values: { x: 1, on: true, text: 'ö' } }])
+      expect((await wholeLog(hub.store)).map(({ device, ts, values }) => ({ device, ts, values }))).toEqual([
+        { device: 'a', ts: t0, values: { x: 1, on: true, text: 'ö' } },
+        { device: 'b', ts: t0 + 5, values: { x: -2.5 } },
+      ])
+      const latest = await hub.store.latest({ after: '', limit: 10, patterns: [], metrics: ['x'] })
+      expect(latest).toEqual([
+        { device: 'a', values: { x: { ts: t0, value: 1 } } },
+        { device: 'b', values: { x: { ts: t0 + 5, value: -2.5 } } },
+      ])
+      await hub.close()
+      hub = withWriter(await open(where))
+    }
+    await hub.close()
+  })
+
+  test('an identical reading is stored once: in one message, later, after sealing, and after opening again', async () => {
+    const where = await folder()
+    let hub = withWriter(await open(where))
+    const same = reading('a', t0, { x: 1 })
+    expect(await hub.push([same, same])).toMatchObject({ accepted: 1, duplicates: 1 })
+    // Enough to fill a head, so that the first reading is in a block.
+    const more = Array.from({ length: 5000 }, (_, i) => reading('a', t0 + 1 + i, { x: i }))
+    expect(await hub.push(more)).toMatchObject({ accepted: 5000, duplicates: 0 })
+    expect(await hub.push([same, ...more.slice(10, 20)])).toMatchObject({ accepted: 0, duplicates: 11 })
+    await hub.close()
+    hub = withWriter(await open(where))
+    expect(await hub.push([same, ...more])).toMatchObject({ accepted: 0, duplicates: 5001 })
+    expect(await history(hub.store, 'a')).toHaveLength(5001)
+    expect(await wholeLog(hub.store)).toHaveLength(5001)
+    await hub.close()
+  })
+
+  test('a reading with more or fewer values is another one', async () => {
+    const hub = withWriter(await open(await folder()))
+    await hub.push([reading('a', t0, { x: 1, y: 2 })])
+    expect(await hub.push([reading('a', t0, { x: 1 })])).toMatchObject({ accepted: 1 })
+    expect(await hub.push([reading('a', t0, { x: 1, y: 2, z: 3 })])).toMatchObject({ accepted: 1 })
+    expect(await history(hub.store, 'a')).toEqual([{ ts: t0, values: { x: 1, y: 2, z: 3 } }])
+    await hub.close()
+  })
+
+  test('a correction: the log keeps both, history shows the later one, and a redelivery of the first changes nothing', async () => {
+    const hub = withWriter(await open(await folder()))
+    await hub.push([reading('a', t0, { x: 1, y: 7 })])
+    await hub.push([reading('a', t0, { x: 2 })])
+    expect(await hub.push([reading('a', t0, { x: 1, y: 7 })])).toMatchObject({ accepted: 0, duplicates: 1 })
+    expect(await history(hub.store, 'a')).toEqual([{ ts: t0, values: { x: 2, y: 7 } }])
+    expect((await wholeLog(hub.store)).map(({ values }) => values)).toEqual([{ x: 1, y: 7 }, { x: 2 }])
+    await hub.close()
+  })
+
+  test('late readings, before and after sealing, are found in their place', async () => {
+    const hub = withWriter(await open(await folder()))
+    const times = Array.from({ length: 9000 }, (_, i) => t0 + i * 1000)
+    const late = times.filter((_, i) => i % 7 === 3)
+    await hub.push(times.filter((_, i) => i % 7 !== 3).map((ts) => reading('a', ts, { x: ts - t0 })))
+    for (let i = 0; i < late.length; i += 300) {
+      await hub.push(
+        late
+          .slice(i, i + 300)
+          .reverse()
+          .map((ts) => reading('a', ts, { x: ts - t0 })),
+      )
+    }
+    const rows = await history(hub.store, 'a')
+    expect(rows?.map(({ ts }) => ts)).toEqual(times)
+    expect(rows?.every(({ ts, values }) => values.x === ts - t0)).toBe(true)
+    await hub.close()
+  })
+
+  test('stamps of a device are strictly increasing, also when many arrive in one millisecond and after opening again', async () => {
+    const where = await folder()
+    let hub = withWriter(await open(where))
+    await hub.push(
+      Array.from({ length: 50 }, (_, i) => reading('a', null, { i })),
+      t0,
+    )
+    await hub.close()
+    hub = withWriter(await open(where))
+    await hub.push([reading('a', null, { i: 50 })], t0)
+    const rows = await history(hub.store, 'a')
+    expect(rows?.map(({ ts }) => ts)).toEqual(Array.from({ length: 51 }, (_, i) => t0 + i))
+    await hub.close()
+  })
+
+  test('many devices with few readings each are sealed, merged and still all there after opening again', async () => {
+    const where = await folder()
+    let hub = withWriter(await open(where))
+    const devices = 40
+    const rounds = 9000
+    for (let from = 0; from < rounds; from += 250) {
+      const batch: Measurement[] = []
+      for (let n = from; n < from + 250; n++) {
+        for (let d = 0; d < devices; d++) batch.push(reading(`d${d}`, t0 + n * 1000, { n, half: n / 2 }))
+      }
+      await hub.push(batch)
+    }
+    expect((await hub.store.figures()).unsealed).toBeLessThan(devices * rounds)
+    for (let round = 0; round < 2; round++) {
+      const rows = await history(hub.store, 'd17')
+      expect(rows?.map(({ values }) => values.n)).toEqual(Array.from({ length: rounds }, (_, n) => n))
+      const [bucket] = (await history(hub.store, 'd3', {
+        buckets: { interval: 100_000_000, aggregate: ['count', 'min', 'max', 'avg'], fill: 'none', timezone: null },
+      })) as unknown as { values: { n: { count: number } } }[]
+      expect(bucket?.values.n.count).toBeGreaterThan(0)
+      await hub.close()
+      hub = withWriter(await open(where))
+    }
+    await hub.close()
+  })
+
+  test('open QoS 2 exchanges are remembered, ended ones are not', async () => {
+    const where = await folder()
+    let { store, close } = withWriter(await open(where))
+    const batch = { records: null, count: 0, received: t0, newDevices: [], newMetrics: [], quarantine: [] } as const
+    const empty = { ...batch, newDevices: [], newMetrics: [], quarantine: [] }
+    for (let i = 1; i <= 3000; i++)
+      await store.append({ ...empty, handshakes: [['c', i], ...(i > 5 ? [['c', -i] as [string, number]] : [])] })
+    await store.append({
+      ...empty,
+      handshakes: [
+        ['gone', 9],
+        ['gone', 0],
+        ['c', -2],
+      ],
+    })
+    await close()
+    ;({ store, close } = withWriter(await open(where)))
+    expect(store.opened.handshakes).toEqual([['c', [1, 3, 4, 5]]])
+    await close()
+  })
+
+  test('the quarantine keeps what it is given, newest first, and forgets what is removed', async () => {
+    const hub = withWriter(await open(await folder()))
+    const rejected = [
+      { item: 1, payload: '{"a":', reason: 'bad' },
+      { item: 2, payload: Uint8Array.of(0xff, 0x00), reason: 'worse' },
+    ]
+    await new Promise((resolve) =>
+      hub.writer.accept({ origin: 'o', device: 'd', received: t0, readings: [], rejected }, resolve),
+    )
+    const [second, first] = await hub.store.quarantine({ before: null, limit: 10 })
+    expect(first).toMatchObject({ origin: 'o', device: 'd', received: t0, reason: 'bad' })
+    expect(Buffer.from(first?.payload ?? '').toString()).toBe('{"a":')
+    expect([...(second?.payload ?? [])]).toEqual([0xff, 0x00])
+    expect(await hub.store.removeQuarantined(first?.id as number)).toBe(true)
+    expect(await hub.store.removeQuarantined(first?.id as number)).toBe(false)
+    expect(await hub.store.quarantine({ before: null, limit: 10 })).toHaveLength(1)
+    await hub.close()
+  })
+
+  test('forgetting takes old log readings, keeps history, and says where the log begins', async () => {
+    const where = await folder()
+    let hub = withWriter(await open(where))
+    for (let i = 0; i < 20; i++) {
+      await hub.push(
+        Array.from({ length: 500 }, (_, j) => reading('a', t0 + i * 500 + j, { i, j })),
+        t0 + i * 1000,
+      )
+    }
+    await hub.store.forget({ logBefore: Date.now() + 1000, logBytes: Number.MAX_SAFE_INTEGER, historyBefore: 0 })
+    const page = await hub.store.readLog({ after: 1, limit: 10, filter: everything })
+    expect(page.oldest).toBeGreaterThan(1)
+    expect(page.entries).toEqual([])
+    expect(await history(hub.store, 'a')).toHaveLength(10_000)
+    await hub.close()
+    hub = withWriter(await open(where))
+    expect(await history(hub.store, 'a')).toHaveLength(10_000)
+    expect(hub.store.opened.end).toBe(10_001)
+    await hub.store.forget({ logBefore: 0, logBytes: Number.MAX_SAFE_INTEGER, historyBefore: t0 + 1e9 })
+    expect((await history(hub.store, 'a'))?.length).toBeLessThan(10_000)
+    await hub.close()
+  })
+
+  test('an unknown device has no history, a filter by metric leaves the others out', async () => {
+    const hub = withWriter(await open(await folder()))
+    await hub.push([reading('a', t0, { x: 1, y: 2 }), reading('a', t0 + 1, { y: 3 })])
+    expect(await hub.store.history(wholeHistory('nobody'))).toBeNull()
+    expect(await history(hub.store, 'a', { metrics: ['x'] })).toEqual([{ ts: t0, values: { x: 1 } }])
+    const page = await hub.store.readLog({ after: 0, limit: 10, filter: { devices: ['a'], metrics: ['x'] } })
+    expect(page.entries.map((entry) => JSON.parse(entry).values)).toEqual([{ x: 1 }])
+    expect(page.next).toBe(3)
+    await hub.close()
+  })
+}
