@@ -30,17 +30,20 @@ function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Prob
   if (status === 503) reply.header('retry-after', '5')
   return reply
     .code(status)
-    .type('application/problem+json')
+    .header('content-type', 'application/problem+json')
     .send(
-      JSON.stringify({
-        type: problemType(problem.code),
-        title,
-        status,
-        detail: problem.message,
-        ...(problem.hint === undefined ? {} : { hint: problem.hint }),
-        instance: request.url,
-        ...problem.extra,
-      }),
+      // As bytes: to a text Fastify would add a charset, which JSON does not have. RFC 8259 §11
+      Buffer.from(
+        JSON.stringify({
+          type: problemType(problem.code),
+          title,
+          status,
+          detail: problem.message,
+          ...(problem.hint === undefined ? {} : { hint: problem.hint }),
+          instance: request.url,
+          ...problem.extra,
+        }),
+      ),
     )
 }
 

@@ -1,0 +1,396 @@
+import { Validator } from '@seriousme/openapi-schema-validator'
+import { connectAsync } from 'mqtt'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { type HubProcess, readWholeHistory, startHubProcess } from './hub-process.ts'
+
+const t0 = 1_700_000_000_000
+
+async function post(hub: HubProcess, path: string, body: string, headers: Record<string, string> = {}) {
+  const response = await fetch(hub.http + path, { method: 'POST', body, headers })
+  return { status: response.status, body: (await response.json()) as { cursor: string } & Record<string, unknown> }
+}
+
+async function problem(hub: HubProcess, path: string, init?: RequestInit) {
+  const response = await fetch(hub.http + path, init)
+  expect(response.headers.get('content-type')).toBe('application/problem+json')
+  const body = (await response.json()) as { type: string; status: number; detail: string; title: string; hint?: string }
+  expect(body.status).toBe(response.status)
+  expect(body.title).not.toBe('')
+  return { status: body.status, code: body.type.replace('urn:telemetry-hub:problem:', ''), detail: body.detail }
+}
+
+describe('pushing over HTTP', () => {
+  test('one device: all shapes, whatever the client calls its body; duplicates are counted; the cursor is the place after', async () => {
+    const hub = await startHubProcess()
+    const path = '/v1/devices/a/telemetry'
+    const first = await post(hub, path, `[{"ts":${t0},"x":1},{"ts":${t0 + 1},"values":{"x":2}}]`, {
+      'content-type': 'application/x-www-form-urlencoded',
+    })
+    expect(first).toMatchObject({ status: 200, body: { accepted: 2, duplicates: 0 } })
+    const second = await post(hub, path, `[{"ts":${t0},"x":1},{"ts":${t0 + 2},"x":3}]`)
+    expect(second.body).toMatchObject({ accepted: 1, duplicates: 1 })
+    const page = await hub.get<{ readings: { values: object }[] }>(`/v1/feed?after=${first.body.cursor}`)
+    expect(page.readings.map(({ values }) => values)).toEqual([{ x: 3 }])
+    expect(await hub.get(`/v1/feed?after=${second.body.cursor}`)).toMatchObject({ readings: [], caughtUp: true })
+  })
+
+  test('one device: what holds nothing good is a 400 that says why', async () => {
+    const hub = await startHubProcess()
+    const refused = (body: string) => problem(hub, '/v1/devices/a/telemetry', { method: 'POST', body })
+    expect(await refused('{"x":')).toMatchObject({
+      status: 400,
+      code: 'invalid-telemetry',
+      detail: expect.stringMatching(/not valid JSON/),
+    })
+    expect(await refused('{"ts":1732377600,"x":1}')).toMatchObject({
+      detail: expect.stringMatching(/seconds, not milliseconds/),
+    })
+    expect(await refused('')).toMatchObject({ detail: expect.stringMatching(/empty/) })
+    expect(await problem(hub, '/v1/devices/a%2Fb/telemetry', { method: 'POST', body: '{"x":1}' })).toMatchObject({
+      code: 'invalid-request',
+    })
+    expect(await hub.get('/v1/devices')).toEqual({ devices: [], next: null })
+  })
+
+  for (const [name, body] of [
+    ['a JSON array', (items: string[]) => `[${items.join(',')}]`],
+    ['NDJSON', (items: string[]) => `${items.join('\n')}\n`],
+  ] as const) {
+    test(`batches as ${name}: the good items are stored, the bad ones come back with their line and are quarantined`, async () => {
+      const hub = await startHubProcess()
+      const items = [
+        `{"device":"a","ts":${t0},"x":1}`,
+        `{"device":"b","ts":${t0 / 1000},"x":2}`,
+        '{"x":3}',
+        `{"device":"b","ts":${t0},"x":4}`,
+      ]
+      const { status, body: answer } = await post(hub, '/v1/telemetry', body(items))
+      expect(status).toBe(200)
+      expect(answer).toMatchObject({
+        accepted: 2,
+        duplicates: 0,
+        rejected: [
+          { line: 2, reason: expect.stringMatching(/seconds/) },
+          { line: 3, reason: expect.stringMatching(/device id is missing/) },
+        ],
+      })
+      const { entries } = await hub.get<{ entries: { origin: string; payload: string }[] }>('/v1/quarantine')
+      expect(entries.map(({ origin, payload }) => [origin, payload])).toEqual([
+        ['POST /v1/telemetry', items[2]],
+        ['POST /v1/telemetry', items[1]],
+      ])
+    })
+  }
+
+  test('lines of NDJSON that are no JSON are told by their number, also behind empty lines', async () => {
+    const hub = await startHubProcess()
+    const { body } = await post(hub, '/v1/telemetry', '{"device":"a","x":1}\n\n{"device":"a"\n{"device":"a","x":2}\n')
+    expect(body).toMatchObject({ accepted: 2, rejected: [{ line: 3 }] })
+  })
+
+  test('bodies and batches that are too large are refused with what to do', async () => {
+    const hub = await startHubProcess()
+    const large = { method: 'POST', body: 'x'.repeat(5 * 1024 * 1024) }
+    expect(await problem(hub, '/v1/telemetry', large)).toMatchObject({ status: 413, code: 'too-large' })
+    const many = { method: 'POST', body: '{"device":"a","x":1}\n'.repeat(10_001) }
+    expect(await problem(hub, '/v1/telemetry', many)).toMatchObject({
+      status: 413,
+      detail: expect.stringMatching(/10001 items/),
+    })
+  })
+})
+
+describe('pulling history', () => {
+  async function filled() {
+    const hub = await startHubProcess()
+    const items = Array.from({ length: 250 }, (_, i) => ({
+      device: 'a',
+      ts: t0 + i * 1000,
+      x: i / 2,
+      ...(i % 2 === 0 ? { on: i % 4 === 0 } : {}),
+      ...(i % 5 === 0 ? { note: `say "${i}", twice` } : {}),
+    }))
+    await post(hub, '/v1/telemetry', JSON.stringify(items))
+    return hub
+  }
+
+  test('pages in both orders, by body and by Link, hold every reading once; limits of time are from-inclusive, to-exclusive', async () => {
+    const hub = await filled()
+    for (const order of ['asc', 'desc']) {
+      const times: number[] = []
+      let url: string | null =
+        `/v1/devices/a/telemetry?limit=60&order=${order}&from=${t0 + 10_000}&to=${new Date(t0 + 240_000).toISOString()}`
+      while (url) {
+        const response: Response = await fetch(hub.http + url)
+        const page = (await response.json()) as { readings: { ts: number }[]; next: string | null }
+        times.push(...page.readings.map(({ ts }) => ts))
+        url = /<([^>]+)>; rel="next"/.exec(response.headers.get('link') ?? '')?.[1] ?? null
+        expect(url === null).toBe(page.next === null)
+      }
+      const expected = Array.from({ length: 230 }, (_, i) => t0 + 10_000 + i * 1000)
+      expect(times).toEqual(order === 'asc' ? expected : expected.reverse())
+    }
+  })
+
+  test('json, columns, csv and ndjson say the same, by parameter and by Accept', async () => {
+    const hub = await filled()
+    const url = `${hub.http}/v1/devices/a/telemetry?metrics=x,note&from=${t0}&to=${t0 + 3000}`
+    const text = async (query: string, accept?: string) =>
+      (await fetch(url + query, accept ? { headers: { accept } } : {})).text()
+    const json = {
+      device: 'a',
+      readings: [
+        { ts: t0, values: { x: 0, note: 'say "0", twice' } },
+        { ts: t0 + 1000, values: { x: 0.5 } },
+        { ts: t0 + 2000, values: { x: 1 } },
+      ],
+      next: null,
+    }
+    expect(JSON.parse(await text(''))).toEqual(json)
+    const columns = {
+      device: 'a',
+      columns: ['ts', 'x', 'note'],
+      rows: [
+        [t0, 0, 'say "0", twice'],
+        [t0 + 1000, 0.5, null],
+        [t0 + 2000, 1, null],
+      ],
+      next: null,
+    }
+    expect(JSON.parse(await text('&format=columns'))).toEqual(columns)
+    const csv = `ts,x,note\n${t0},0,"say ""0"", twice"\n${t0 + 1000},0.5,\n${t0 + 2000},1,\n`
+    expect(await text('&format=csv')).toBe(csv)
+    expect(await text('', 'text/csv')).toBe(csv)
+    const ndjson = `${json.readings.map((reading) => JSON.stringify(reading)).join('\n')}\n`
+    expect(await text('&format=ndjson')).toBe(ndjson)
+    expect(await text('', 'application/x-ndjson')).toBe(ndjson)
+    expect(await problem(hub, '/v1/devices/a/telemetry', { headers: { accept: 'image/png' } })).toMatchObject({
+      status: 406,
+    })
+  })
+
+  test('csv and ndjson have no limit unless asked, and page through more than a step holds', async () => {
+    const hub = await startHubProcess()
+    for (let from = 0; from < 45_000; from += 9000) {
+      const lines = Array.from({ length: 9000 }, (_, i) => `{"device":"a","ts":${t0 + from + i},"n":${from + i}}`)
+      await post(hub, '/v1/telemetry', lines.join('\n'))
+    }
+    const lines = async (query: string) =>
+      (await (await fetch(`${hub.http}/v1/devices/a/telemetry?${query}`)).text()).trimEnd().split('\n')
+    const all = await lines('format=csv')
+    expect(all).toHaveLength(45_001)
+    expect(all.slice(1).every((line, i) => line === `${t0 + i},${i}`)).toBe(true)
+    expect((await lines('format=ndjson&order=desc')).map((line) => JSON.parse(line).values.n)).toEqual(
+      Array.from({ length: 45_000 }, (_, i) => 44_999 - i),
+    )
+    expect(await lines('format=csv&limit=21000')).toHaveLength(21_001)
+  })
+
+  test('aggregates: interval, functions, fill and time zone', async () => {
+    const hub = await filled()
+    const base = '/v1/devices/a/telemetry?metrics=x&interval=1m'
+    const page = await hub.get(`${base}&aggregate=avg,min,max,sum,count,first,last&from=${t0}&limit=2`)
+    expect(page).toMatchObject({
+      device: 'a',
+      interval: '1m',
+      buckets: [
+        { ts: t0 - (t0 % 60_000), values: { x: { min: 0, first: 0 } } },
+        { ts: t0 - (t0 % 60_000) + 60_000, values: { x: { count: 60 } } },
+      ],
+      next: expect.any(String),
+    })
+    const day = await hub.get('/v1/devices/a/telemetry?metrics=x&interval=1d&timezone=Europe/Berlin&aggregate=count')
+    expect(day).toMatchObject({
+      buckets: [{ ts: Date.parse('2023-11-14T00:00:00+01:00'), values: { x: { count: 250 } } }],
+    })
+    const filled30 = await hub.get<{ buckets: { values: { x: { avg: number | null } } }[] }>(
+      `${base}&fill=null&from=${t0 - 120_000}&to=${t0}`,
+    )
+    expect(filled30.buckets.map(({ values }) => values.x.avg)).toEqual([null, null, null])
+    const csv = await (
+      await fetch(`${hub.http}${base}&aggregate=count,max&format=csv&from=${t0}&to=${t0 + 1000}`)
+    ).text()
+    expect(csv).toBe(`ts,x.count,x.max\n${t0 - (t0 % 60_000)},1,0\n`)
+  })
+
+  test('questions that make no sense are told what is expected', async () => {
+    const hub = await filled()
+    for (const [query, expected] of [
+      ['from=yesterday', /RFC 3339/],
+      [`from=${t0}&to=${t0}`, /before/],
+      ['order=up', /asc, desc/],
+      ['limit=0', /limit/],
+      ['limit=100001', /at most 100000/],
+      ['cursor=x', /cursor/],
+      ['format=xml', /json, columns, csv, ndjson/],
+      ['interval=5', /30s, 5m/],
+      ['interval=1m&aggregate=median', /avg, min/],
+      ['interval=1m&fill=zero', /none, null/],
+      ['interval=1m&timezone=Berlin', /Europe\/Berlin/],
+      ['aggregate=avg', /interval/],
+    ] as const) {
+      const { status, detail } = await problem(hub, `/v1/devices/a/telemetry?${query}`)
+      expect(status, query).toBe(400)
+      expect(detail, query).toMatch(expected)
+    }
+    expect(await problem(hub, '/v1/devices/nobody/telemetry')).toMatchObject({ status: 404, code: 'unknown-device' })
+  })
+})
+
+describe('devices and latest values', () => {
+  test('are paged by name, selected by patterns, and carry first and last seen', async () => {
+    const hub = await startHubProcess()
+    const names = Array.from({ length: 25 }, (_, i) => `d${String(i).padStart(2, '0')}`)
+    const before = Date.now()
+    await post(hub, '/v1/telemetry', JSON.stringify(names.map((device) => ({ device, ts: t0, x: 1, 'ü.y': 'on' }))))
+    const seen: string[] = []
+    let url: string | null = '/v1/devices?limit=10'
+    while (url) {
+      const response: Response = await fetch(hub.http + url)
+      const page = (await response.json()) as {
+        devices: { device: string; firstSeen: number; online: boolean; metrics: string[] }[]
+      }
+      for (const { device, firstSeen, online, metrics } of page.devices) {
+        seen.push(device)
+        expect(firstSeen).toBeGreaterThanOrEqual(before)
+        expect(online).toBe(false)
+        expect(metrics).toEqual(['x', 'ü.y'])
+      }
+      url = /<([^>]+)>/.exec(response.headers.get('link') ?? '')?.[1] ?? null
+    }
+    expect(seen).toEqual(names)
+    expect((await hub.get<{ devices: unknown[] }>('/v1/devices?devices=d0*,d24,nobody')).devices).toHaveLength(11)
+    expect(await hub.get('/v1/latest?devices=d03,d07&metrics=x')).toEqual({
+      devices: [
+        { device: 'd03', values: { x: { ts: t0, value: 1 } } },
+        { device: 'd07', values: { x: { ts: t0, value: 1 } } },
+      ],
+      next: null,
+    })
+    expect(await problem(hub, '/v1/devices/nobody')).toMatchObject({ code: 'unknown-device' })
+  })
+
+  test('latest is the greatest time, not the last arrival, and a matching ETag is answered 304', async () => {
+    const hub = await startHubProcess()
+    const path = '/v1/devices/a/telemetry'
+    await post(hub, path, `{"ts":${t0},"x":1}`)
+    await post(hub, path, `{"ts":${t0 - 5},"x":0}`)
+    const first = await fetch(`${hub.http}${path}/latest`)
+    expect(await first.json()).toEqual({ device: 'a', values: { x: { ts: t0, value: 1 } } })
+    const headers = { 'if-none-match': first.headers.get('etag') as string }
+    for (const url of [`${path}/latest`]) expect((await fetch(hub.http + url, { headers })).status).toBe(304)
+    await post(hub, path, `{"ts":${t0 + 1},"x":2}`)
+    expect((await fetch(`${hub.http}${path}/latest`, { headers })).status).toBe(200)
+    const many = await fetch(`${hub.http}/v1/latest`)
+    await many.text()
+    expect(
+      (await fetch(`${hub.http}/v1/latest`, { headers: { 'if-none-match': many.headers.get('etag') as string } }))
+        .status,
+    ).toBe(304)
+  })
+})
+
+describe('the quarantine', () => {
+  test('keeps unreadable payloads, wrong units, values out of limits and unknown topics; they are acknowledged and counted', async () => {
+    const hub = await startHubProcess()
+    const client = await connectAsync(hub.mqtt)
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+    const bad: [string, string | Buffer][] = [
+      ['devices/a/telemetry', '{"x":'],
+      ['devices/a/telemetry', '{"ts":1732377600,"x":1}'],
+      ['devices/a/telemetry', `{"x":"${'y'.repeat(5000)}"}`],
+      ['devices/a/telemetri', '{"x":1}'],
+      ['devices/a/telemetry', Buffer.from([0x7b, 0xff, 0xfe])],
+      ['devices/a/telemetry', ''],
+    ]
+    for (const [topic, payload] of bad) await client.publishAsync(topic, payload, { qos: 1 })
+    const { entries, next } = await hub.get<{
+      entries: {
+        id: number
+        origin: string
+        device: string
+        reason: string
+        payload?: string
+        payloadBase64?: string
+      }[]
+      next: string
+    }>('/v1/quarantine?limit=4')
+    expect(entries.map(({ origin, reason }) => [origin, reason])).toMatchObject([
+      ['devices/a/telemetry', expect.stringMatching(/empty/)],
+      ['devices/a/telemetry', expect.stringMatching(/UTF-8/)],
+      ['devices/a/telemetri', expect.stringMatching(/unknown topic/)],
+      ['devices/a/telemetry', expect.stringMatching(/longer than 4096/)],
+    ])
+    expect(entries[1]?.payloadBase64).toBe(Buffer.from([0x7b, 0xff, 0xfe]).toString('base64'))
+    expect(entries[2]?.payload).toBe('{"x":1}')
+    expect((await hub.get<{ entries: unknown[] }>(`/v1/quarantine?limit=4&cursor=${next}`)).entries).toHaveLength(2)
+    expect(await (await fetch(`${hub.http}/metrics`)).text()).toMatch(/hub_rejected_total 6\n/)
+    await hub.kill('SIGKILL')
+    const again = await startHubProcess({ folder: hub.folder })
+    expect((await again.get<{ entries: unknown[] }>('/v1/quarantine')).entries).toHaveLength(6)
+  })
+
+  test('an entry can be fed in again when the rules allow it now, and is deleted then or by hand', async () => {
+    const hub = await startHubProcess({ args: ['--earliest-time', '2020-01-01T00:00:00Z'] })
+    const client = await connectAsync(hub.mqtt)
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+    await client.publishAsync('devices/a/telemetry', '{"ts":"2010-01-01T00:00:00Z","x":1}', { qos: 1 })
+    await post(hub, '/v1/telemetry', '[{"device":"b","ts":"2010-01-01T00:00:00Z","x":2},{"device":"b","x":3}]')
+    await client.publishAsync('devices/a/telemetry', 'never', { qos: 1 })
+    expect(await problem(hub, '/v1/quarantine/1/retry', { method: 'POST' })).toMatchObject({
+      status: 409,
+      code: 'still-unreadable',
+    })
+    await hub.kill('SIGTERM')
+    const later = await startHubProcess({ folder: hub.folder })
+    for (const id of [1, 2])
+      expect((await post(later, `/v1/quarantine/${id}/retry`, '')).body).toEqual({ accepted: 1, duplicates: 0 })
+    expect((await readWholeHistory(later, 'a')).map(({ values }) => values)).toEqual([{ x: 1 }])
+    expect((await readWholeHistory(later, 'b')).map(({ values }) => values)).toEqual([{ x: 2 }, { x: 3 }])
+    expect((await fetch(`${later.http}/v1/quarantine/3`, { method: 'DELETE' })).status).toBe(204)
+    expect(await later.get('/v1/quarantine')).toEqual({ entries: [], next: null })
+    expect(await problem(later, '/v1/quarantine/3', { method: 'DELETE' })).toMatchObject({ status: 404 })
+  })
+})
+
+describe('operations', () => {
+  test('the OpenAPI document is valid by an independent validator, and names every address', async () => {
+    const hub = await startHubProcess()
+    const document = await hub.get<{ paths: Record<string, Record<string, { summary?: string }>> }>('/openapi.json')
+    const result = await new Validator().validate(structuredClone(document))
+    expect(result.errors ?? []).toEqual([])
+    expect(result.valid).toBe(true)
+    expect(Object.keys(document.paths).sort()).toEqual([
+      '/healthz',
+      '/metrics',
+      '/readyz',
+      '/v1/devices',
+      '/v1/devices/{device}',
+      '/v1/devices/{device}/telemetry',
+      '/v1/devices/{device}/telemetry/latest',
+      '/v1/feed',
+      '/v1/latest',
+      '/v1/quarantine',
+      '/v1/quarantine/{id}',
+      '/v1/quarantine/{id}/retry',
+      '/v1/telemetry',
+    ])
+    for (const operations of Object.values(document.paths)) {
+      for (const { summary } of Object.values(operations)) expect(summary).toBeTruthy()
+    }
+    expect((await fetch(`${hub.http}/docs/`)).status).toBe(200)
+  })
+
+  test('health, readiness and figures are there; unknown addresses and methods are problems', async () => {
+    const hub = await startHubProcess()
+    expect(await hub.get('/healthz')).toMatchObject({ status: 'ok' })
+    expect(await hub.get('/readyz')).toMatchObject({ status: 'ready' })
+    await post(hub, '/v1/devices/a/telemetry', '{"x":1}')
+    const metrics = await (await fetch(`${hub.http}/metrics`)).text()
+    expect(metrics).toMatch(/hub_info\{version="[^"]+",durability="fsync"\} 1/)
+    expect(metrics).toMatch(/hub_readings_total 1\n/)
+    expect(await problem(hub, '/v2')).toMatchObject({ status: 404, code: 'not-found' })
+    expect(await problem(hub, '/v1/devices', { method: 'DELETE' })).toMatchObject({ status: 404 })
+    expect(await problem(hub, '/mqtt')).toMatchObject({ status: 426 })
+  })
+})

@@ -1,0 +1,295 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
+import { generate } from 'mqtt-packet'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { type HubProcess, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
+
+interface Message {
+  topic: string
+  text: string
+  qos: number
+  retain: boolean
+  dup: boolean
+}
+
+async function open(hub: HubProcess, options: IClientOptions = {}, url = hub.mqtt) {
+  const client: MqttClient = await connectAsync(url, { reconnectPeriod: 0, ...options })
+  client.on('error', () => {})
+  const messages: Message[] = []
+  client.on('message', (topic, payload, { qos, retain, dup }) => {
+    messages.push({ topic, text: payload.toString(), qos, retain, dup })
+  })
+  onTestFinished(() => client.endAsync(true).then(() => {}))
+  return { client, messages }
+}
+
+describe('telemetry over MQTT', () => {
+  test('comes in on native, scalar and ThingsBoard topics, at every QoS, over TCP and WebSocket', async () => {
+    const hub = await startHubProcess()
+    const urls = [hub.mqtt, `ws://127.0.0.1:${hub.httpPort}/mqtt`]
+    for (const [i, url] of urls.entries()) {
+      const { client } = await open(hub, { clientId: `plain${i}`, username: `tb${i}` }, url)
+      for (const qos of [0, 1, 2] as const) {
+        await client.publishAsync(`devices/n${i}/telemetry`, JSON.stringify({ qos }), { qos })
+      }
+      await client.publishAsync(`devices/n${i}/telemetry/door`, 'open', { qos: 1 })
+      await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
+      await client.publishAsync('v1/gateway/telemetry', `{"g${i}":[{"ts":1732377600000,"values":{"t":2}}]}`, { qos: 1 })
+      const native = await waitFor(async () => {
+        const rows = await readWholeHistory(hub, `n${i}`)
+        return rows.length === 4 && rows
+      })
+      expect(native.map(({ values }) => values)).toEqual([{ qos: 0 }, { qos: 1 }, { qos: 2 }, { door: 'open' }])
+      expect((await readWholeHistory(hub, `tb${i}`)).map(({ values }) => values)).toEqual([{ t: 1 }])
+      expect(await readWholeHistory(hub, `g${i}`)).toEqual([{ ts: 1732377600000, values: { t: 2 } }])
+    }
+  })
+
+  test('without a user name, the ThingsBoard device is the client id', async () => {
+    const hub = await startHubProcess()
+    const { client } = await open(hub, { clientId: 'thing-7' })
+    await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
+    expect(await readWholeHistory(hub, 'thing-7')).toHaveLength(1)
+  })
+
+  test('a message is in every answer as soon as it is acknowledged', async () => {
+    const hub = await startHubProcess()
+    const { client } = await open(hub)
+    for (let n = 1; n <= 20; n++) {
+      await client.publishAsync('devices/d/telemetry', JSON.stringify({ ts: 1_700_000_000_000 + n, n }), {
+        qos: n % 2 === 0 ? 1 : 2,
+      })
+      expect(await readWholeHistory(hub, 'd')).toHaveLength(n)
+      expect(await hub.get('/v1/devices/d/telemetry/latest')).toMatchObject({ values: { n: { value: n } } })
+    }
+  })
+
+  test('acknowledgements of a connection come in the order of its messages, telemetry or not', async () => {
+    const hub = await startHubProcess()
+    const socket = await rawClient(hub, 'raw-order')
+    const ids: number[] = []
+    socket.on('data', (data: Buffer) => {
+      for (let i = 0; i + 3 < data.length; i += 4) if (data[i] === 0x40) ids.push(data.readUInt16BE(i + 2))
+    })
+    const topics = ['devices/o/telemetry', 'other/topic', 'devices/o/wrong']
+    const packets = Array.from({ length: 300 }, (_, i) =>
+      generate({
+        cmd: 'publish',
+        topic: topics[i % 3] as string,
+        payload: `{"i":${i}}`,
+        qos: 1,
+        messageId: i + 1,
+        dup: false,
+        retain: false,
+      }),
+    )
+    socket.write(Buffer.concat(packets))
+    await waitFor(() => ids.length === 300)
+    expect(ids).toEqual(Array.from({ length: 300 }, (_, i) => i + 1))
+  })
+
+  test('a QoS 2 message that is sent again before PUBREL is stored once', async () => {
+    const hub = await startHubProcess()
+    const socket = await rawClient(hub, 'raw-twice', false)
+    const publish = (dup: boolean) =>
+      generate({
+        cmd: 'publish',
+        topic: 'devices/q/telemetry',
+        payload: '{"n":1}',
+        qos: 2,
+        messageId: 7,
+        dup,
+        retain: false,
+      })
+    const seen: string[] = []
+    socket.on('data', (data: Buffer) => seen.push(data.toString('hex')))
+    socket.write(publish(false))
+    await waitFor(() => seen.join('') === '50020007')
+    socket.write(publish(true))
+    await waitFor(() => seen.join('') === '5002000750020007')
+    socket.write(Buffer.from([0x62, 2, 0, 7]))
+    await waitFor(() => seen.join('').endsWith('70020007'))
+    expect(await readWholeHistory(hub, 'q')).toHaveLength(1)
+    // After PUBCOMP the identifier is free, and stands for another message.
+    socket.write(publish(false))
+    await waitFor(() => seen.join('').endsWith('7002000750020007'))
+    expect(await readWholeHistory(hub, 'q')).toHaveLength(2)
+  })
+})
+
+describe('the broker', () => {
+  test('gives subscribers live and retained messages, at the lower of both QoS', async () => {
+    const hub = await startHubProcess()
+    const sender = await open(hub)
+    for (const qos of [0, 1, 2] as const)
+      await sender.client.publishAsync(`r/${qos}`, `retained ${qos}`, { qos, retain: true })
+    for (const granted of [0, 1, 2] as const) {
+      const { client, messages } = await open(hub)
+      await client.subscribeAsync('r/#', { qos: granted })
+      await waitFor(() => messages.length === 3)
+      expect(messages.sort((a, b) => a.topic.localeCompare(b.topic))).toEqual(
+        [0, 1, 2].map((qos) => ({
+          topic: `r/${qos}`,
+          text: `retained ${qos}`,
+          qos: Math.min(qos, granted),
+          retain: true,
+          dup: false,
+        })),
+      )
+      messages.length = 0
+      for (const qos of [0, 1, 2] as const) await sender.client.publishAsync(`r/live/${qos}`, 'live', { qos })
+      await waitFor(() => messages.length === 3)
+      expect(messages.map(({ qos, retain }) => [qos, retain])).toEqual(
+        [0, 1, 2].map((qos) => [Math.min(qos, granted), false]),
+      )
+    }
+  })
+
+  test('keeps messages for a persistent session that is away, in their order', async () => {
+    const hub = await startHubProcess()
+    const session = { clientId: 'sleeper', clean: false }
+    const first = await open(hub, session)
+    await first.client.subscribeAsync('q/+', { qos: 1 })
+    await first.client.endAsync()
+    const sender = await open(hub)
+    for (let n = 0; n < 200; n++) await sender.client.publishAsync('q/x', String(n), { qos: 1 })
+    const second = await open(hub, session)
+    await waitFor(() => second.messages.length === 200)
+    expect(second.messages.map(({ text }) => Number(text))).toEqual(Array.from({ length: 200 }, (_, n) => n))
+  })
+
+  test('forwards telemetry only after it is stored, with payload and topic as they came', async () => {
+    const hub = await startHubProcess()
+    const listener = await open(hub)
+    await listener.client.subscribeAsync('devices/#', { qos: 1 })
+    const { client } = await open(hub)
+    await client.publishAsync('devices/d/telemetry', '{"a":1}', { qos: 1 })
+    await waitFor(() => listener.messages.some(({ topic }) => topic === 'devices/d/telemetry'))
+    expect(listener.messages.find(({ topic }) => topic === 'devices/d/telemetry')?.text).toBe('{"a":1}')
+    expect(await readWholeHistory(hub, 'd')).toHaveLength(1)
+  })
+
+  test('tells presence, retained: online with the first telemetry, offline when the last connection ends', async () => {
+    const hub = await startHubProcess()
+    const listener = await open(hub)
+    await listener.client.subscribeAsync('devices/+/status', { qos: 1 })
+    const [one, two] = [await open(hub), await open(hub)]
+    await one.client.publishAsync('devices/p/telemetry', '{"a":1}', { qos: 1 })
+    await two.client.publishAsync('devices/p/telemetry', '{"a":2}', { qos: 1 })
+    await waitFor(() => listener.messages.length === 1)
+    expect(JSON.parse(listener.messages[0]?.text as string)).toMatchObject({
+      state: 'online',
+      since: expect.any(Number),
+    })
+    expect(await hub.get('/v1/devices/p')).toMatchObject({ device: 'p', online: true })
+    await one.client.endAsync()
+    expect(await hub.get('/v1/devices/p')).toMatchObject({ online: true })
+    await two.client.endAsync(true)
+    await waitFor(() => listener.messages.length === 2)
+    expect(JSON.parse(listener.messages[1]?.text as string)).toMatchObject({ state: 'offline' })
+    expect(await hub.get('/v1/devices/p')).toMatchObject({ online: false })
+    const late = await open(hub)
+    await late.client.subscribeAsync('devices/p/status')
+    await waitFor(() => late.messages.length === 1)
+    expect(late.messages[0]).toMatchObject({ retain: true })
+    expect(JSON.parse(late.messages[0]?.text as string)).toMatchObject({ state: 'offline' })
+  })
+
+  test('a will with telemetry is stored like any other message', async () => {
+    const hub = await startHubProcess()
+    const { client } = await open(hub, {
+      will: { topic: 'devices/w/telemetry', payload: Buffer.from('{"last":1}'), qos: 1, retain: false },
+    })
+    client.stream.destroy()
+    await waitFor(async () => (await hub.get<{ devices: unknown[] }>('/v1/devices')).devices.length === 1)
+    expect((await readWholeHistory(hub, 'w')).map(({ values }) => values)).toEqual([{ last: 1 }])
+  })
+
+  test('one stalled subscriber never delays a publisher or another subscriber', async () => {
+    const hub = await startHubProcess()
+    const stalled = await rawClient(hub, 'stalled')
+    stalled.write(generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: '#', qos: 0 }] }))
+    await once(stalled, 'data')
+    stalled.pause()
+    const healthy = await open(hub)
+    await healthy.client.subscribeAsync('flood', { qos: 0 })
+    const { client } = await open(hub)
+    const payload = Buffer.alloc(100_000, 'x')
+    // Ten times what a socket and the kernel hold for one who does not read.
+    for (let n = 0; n < 400; n++) {
+      await client.publishAsync('flood', payload, { qos: 1 })
+      await client.publishAsync('devices/f/telemetry', JSON.stringify({ ts: 1_700_000_000_000 + n, n }), { qos: 1 })
+    }
+    await waitFor(() => healthy.messages.length === 400)
+    expect(await readWholeHistory(hub, 'f')).toHaveLength(400)
+    expect(await (await fetch(`${hub.http}/metrics`)).text()).toMatch(/hub_mqtt_dropped_total [1-9]/)
+  })
+
+  test('refuses what MQTT forbids, and stays there for everybody else', async () => {
+    const hub = await startHubProcess()
+    const healthy = await open(hub)
+    const publish = (topic: string | Buffer, messageId: number) => {
+      const name = Buffer.from(topic as string)
+      const body = Buffer.concat([
+        Buffer.from([name.length >> 8, name.length & 255]),
+        name,
+        Buffer.from([0, messageId]),
+        Buffer.from('x'),
+      ])
+      return Buffer.concat([Buffer.from([0x32, body.length]), body])
+    }
+    const hostile: Record<string, Buffer> = {
+      'a wildcard in a topic': publish('a/+/b', 1),
+      'a reserved topic': publish('$SYS/x', 1),
+      'a NUL in a topic': publish('a\u0000b', 1),
+      'broken UTF-8 in a topic': publish(Buffer.from([0x61, 0xff, 0x62]), 1),
+      'packet identifier 0': publish('a', 0),
+      'a packet that claims to be huge': Buffer.from([0x32, 0xff, 0xff, 0xff, 0x7f]),
+      'both QoS bits': Buffer.from([0x36, 0x00]),
+      'a second CONNECT': generate({ cmd: 'connect', clientId: 'again', protocolVersion: 4, clean: true }),
+    }
+    for (const [name, bytes] of Object.entries(hostile)) {
+      const socket = await rawClient(hub, 'hostile')
+      const closed = once(socket, 'close')
+      socket.resume()
+      socket.write(bytes)
+      await closed
+      await healthy.client.publishAsync('devices/h/telemetry', JSON.stringify({ name }), { qos: 1 })
+    }
+    expect(await readWholeHistory(hub, 'h')).toHaveLength(Object.keys(hostile).length)
+  })
+
+  test('refuses a subscription with a malformed filter, and a nameless persistent session', async () => {
+    const hub = await startHubProcess()
+    const socket = await rawClient(hub, 'filters')
+    socket.write(
+      generate({
+        cmd: 'subscribe',
+        messageId: 1,
+        subscriptions: [
+          { topic: 'ok/+', qos: 1 },
+          { topic: 'a+', qos: 1 },
+        ],
+      }),
+    )
+    const [suback] = (await once(socket, 'data')) as [Buffer]
+    expect([...suback]).toEqual([0x90, 4, 0, 1, 1, 0x80])
+    const nameless = connect(hub.mqttPort, '127.0.0.1')
+    nameless.on('error', () => {})
+    nameless.write(Buffer.from([0x10, 12, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 0, 0, 60, 0, 0]))
+    const [connack] = (await once(nameless, 'data')) as [Buffer]
+    expect([...connack]).toEqual([0x20, 2, 0, 2])
+  })
+})
+
+/** A client made of bytes, for what a well-behaved library would not send. */
+async function rawClient(hub: HubProcess, clientId: string, clean = true): Promise<Socket> {
+  const socket = connect(hub.mqttPort, '127.0.0.1')
+  socket.on('error', () => {})
+  onTestFinished(() => void socket.destroy())
+  socket.write(generate({ cmd: 'connect', clientId, protocolVersion: 4, clean, keepalive: 0 }))
+  const [connack] = (await once(socket, 'data')) as [Buffer]
+  expect([...connack]).toEqual([0x20, 2, 0, 0])
+  return socket
+}
