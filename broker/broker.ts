@@ -32,7 +32,7 @@ export interface Broker {
 }
 
 /** Counted since the start, or as it is now. */
-export interface BrokerFigures {
+interface BrokerFigures {
   connections: number
   devicesOnline: number
   published: number
@@ -89,7 +89,10 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
   })
   await aedes.listen()
-  aedes.on('clientDisconnect', presence.ended)
+  aedes.on('clientDisconnect', (client) => {
+    presence.ended(client)
+    sessions.connectionEnded(client.id)
+  })
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
   ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))

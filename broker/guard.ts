@@ -1,7 +1,7 @@
 import type { Client } from 'aedes'
 
 /** Bytes of one MQTT packet; the declared length is enough to refuse a larger one. */
-export const maxPacketBytes = 1024 * 1024
+const maxPacketBytes = 1024 * 1024
 /** What may wait in the socket of a subscriber that does not read. */
 export const maxUnsentBytes = 4 * 1024 * 1024
 

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Subscription } from 'aedes'
 import { Qlobber } from 'qlobber'
 import type { Handshake } from '../devices/sink.ts'
-import { matchesFilter } from './matcher.ts'
+import { filterProblem, matchesFilter } from './matcher.ts'
 
 /*
  * What the broker remembers of its clients between two of their packets, in the form that Aedes expects of its
@@ -10,7 +10,7 @@ import { matchesFilter } from './matcher.ts'
  * and end with the process; inbound QoS 2 exchanges are durable, because a reading must not be stored twice.
  */
 
-export const sessionLimits = {
+const sessionLimits = {
   /** Messages that wait for one client that is away; the oldest go first. */
   maxQueued: 10_000,
   maxQueuedBytes: 16 * 1024 * 1024,
@@ -24,8 +24,9 @@ export type QueuedPacket = AedesPublishPacket & { messageId?: number | undefined
 interface Queued {
   packet: QueuedPacket
   bytes: number
-  /** It was sent before, so that sending it again is a redelivery. */
   sent: boolean
+  /** It was sent on a connection that has ended, so that the next time is a redelivery. */
+  again: boolean
 }
 
 interface Session {
@@ -36,10 +37,8 @@ interface Session {
   queuedBytes: number
 }
 
-interface Subscriber {
+interface Subscriber extends Subscription {
   clientId: string
-  topic: string
-  qos: 0 | 1 | 2
 }
 
 /** Where the durable half of QoS 2 lives. */
@@ -62,6 +61,8 @@ export interface Sessions {
   beginIncoming(client: string, packetId: number): boolean
   /** Takes back what `beginIncoming` noted, when the commit was refused. */
   cancelIncoming(client: string, packetId: number): void
+  /** The client's connection has ended: what was sent on it and not acknowledged is sent again on the next one. */
+  connectionEnded(client: string): void
   readonly figures: { retained: number; sessions: number; queued: number; queueDropped: number; incoming: number }
 }
 
@@ -96,11 +97,11 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
   }
 
   function unsubscribe(client: string, session: Session, topic: string): void {
-    const known = session.subscriptions.get(topic)
     session.subscriptions.delete(topic)
-    if (!known || known.qos === 0) return
     const key = `${client}\n${topic}`
-    subscribers.remove(topic, subscriberOf.get(key) as Subscriber)
+    const subscriber = subscriberOf.get(key)
+    if (!subscriber) return
+    subscribers.remove(topic, subscriber)
     subscriberOf.delete(key)
     knownTopics.clear()
   }
@@ -118,9 +119,8 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
   function enqueue(client: string, packet: QueuedPacket, qos: number): void {
     const session = sessionOf(client)
     const bytes = packet.payload.length + packet.topic.length + 64
-    const copy = { ...packet, qos: Math.min(packet.qos, qos) as 0 | 1 | 2 }
-    delete copy.messageId
-    session.queue.set(keyOf(packet), { packet: copy, bytes, sent: false })
+    const copy = { ...copyOf(packet), qos: Math.min(packet.qos, qos) as 0 | 1 | 2 }
+    session.queue.set(keyOf(packet), { packet: copy, bytes, sent: false, again: false })
     session.queuedBytes += bytes
     queued++
     while (session.queue.size > sessionLimits.maxQueued || session.queuedBytes > sessionLimits.maxQueuedBytes) {
@@ -154,10 +154,12 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
     async addSubscriptions(client: ClientId, subscriptions: Subscription[]): Promise<void> {
       const session = sessionOf(client.id)
       for (const subscription of subscriptions) {
+        // Aedes stores a SUBSCRIBE whole, also the filters of it that were refused.
+        if (filterProblem(subscription.topic) !== null) continue
         unsubscribe(client.id, session, subscription.topic)
-        session.subscriptions.set(subscription.topic, subscription)
+        session.subscriptions.set(subscription.topic, { ...subscription })
         if (subscription.qos === 0) continue
-        const entry = { clientId: client.id, topic: subscription.topic, qos: subscription.qos }
+        const entry = { clientId: client.id, ...subscription }
         subscriberOf.set(`${client.id}\n${subscription.topic}`, entry)
         subscribers.add(subscription.topic, entry)
       }
@@ -226,7 +228,7 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
       const entries = [...(sessions.get(client.id)?.queue.values() ?? [])]
       // [MQTT-3.3.1-1]
       return Readable.from(
-        entries.map(({ packet, sent }) => (packet.cmd === 'publish' && sent ? { ...packet, dup: true } : packet)),
+        entries.map(({ packet, again }) => (again && packet.cmd === 'publish' ? { ...packet, dup: true } : packet)),
       )
     },
 
@@ -315,6 +317,9 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
       return true
     },
     cancelIncoming,
+    connectionEnded(client) {
+      for (const entry of sessions.get(client)?.queue.values() ?? []) entry.again = entry.sent
+    },
     get figures() {
       let open = 0
       for (const ids of incoming.values()) open += ids.size
@@ -322,6 +327,12 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
     },
   }
   return Object.assign(persistence, { sessions: api })
+}
+
+/** What is kept of a packet; without what the parser and the broker noted on it. */
+function copyOf({ cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup }: QueuedPacket): QueuedPacket {
+  const kept = { cmd, brokerId, brokerCounter, topic, payload, qos, retain: retain ?? false, dup: dup ?? false }
+  return Object.assign(kept, { messageId: undefined }) as unknown as QueuedPacket
 }
 
 function keyOf({ brokerId, brokerCounter }: QueuedPacket): string {

@@ -2,9 +2,9 @@ import {
   type Decoded,
   deviceProblem,
   limits,
-  type Measurement,
   type Millis,
   metricProblem,
+  type Reading,
   textProblem,
   type Value,
 } from './reading.ts'
@@ -44,7 +44,7 @@ export function decodeJson(text: string, context: Context): Decoded {
     return context.metric === null ? rejectAll(text, notJson(text)) : decodeScalar(text, context)
   }
   if (Array.isArray(parsed)) return decodeItems(parsed, context)
-  const reading = toMeasurement(parsed, context)
+  const reading = toReading(parsed, context)
   return typeof reading === 'string' ? rejectAll(text, reading) : { readings: [reading], rejected: [] }
 }
 
@@ -52,7 +52,7 @@ export function decodeJson(text: string, context: Context): Decoded {
 const number = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/
 
 /** One bare scalar: a JSON number, `true`, `false`, or else the text as it stands. */
-export function decodeScalar(text: string, context: Context): Decoded {
+function decodeScalar(text: string, context: Context): Decoded {
   if (context.metric === null) return rejectAll(text, 'a bare value needs a topic that names its metric')
   const trimmed = text.trim()
   const value = number.test(trimmed) ? Number(trimmed) : (words.get(trimmed) ?? unquote(trimmed))
@@ -74,7 +74,7 @@ function unquote(text: string): string {
 }
 
 /** ThingsBoard's gateway API: an object from device to an array of readings. */
-export function decodeGateway(text: string, context: Context): Decoded {
+function decodeGateway(text: string, context: Context): Decoded {
   const parsed = parse(text)
   if (parsed === undefined) return rejectAll(text, notJson(text))
   if (!isObject(parsed)) return rejectAll(text, 'a gateway sends an object from device to an array of readings')
@@ -85,7 +85,7 @@ export function decodeGateway(text: string, context: Context): Decoded {
     for (const entry of Array.isArray(content) ? content : [content]) {
       item++
       const reading =
-        item > limits.maxReadings ? tooMany : (problem ?? toMeasurement(entry, { ...context, device, metric: null }))
+        item > limits.maxReadings ? tooMany : (problem ?? toReading(entry, { ...context, device, metric: null }))
       if (typeof reading !== 'string') decoded.readings.push(reading)
       else decoded.rejected.push({ item, payload: JSON.stringify({ [device]: [entry] }), reason: reading })
     }
@@ -95,9 +95,9 @@ export function decodeGateway(text: string, context: Context): Decoded {
 
 /**
  * Tasmota's `SENSOR` and `STATE` telemetry. Its `Time` is the device's local wall clock without a zone, so it
- * is used only when it carries one (`SetOption… Time` with zone); else the hub stamps the arrival.
+ * is used only when it carries one ; else the hub stamps the arrival.
  */
-export function decodeTasmota(text: string, context: Context): Decoded {
+function decodeTasmota(text: string, context: Context): Decoded {
   return decodeReport(text, context, (report) => {
     const { Time, ...values } = report
     const ts = typeof Time === 'string' ? parseRfc3339(Time) : null
@@ -106,7 +106,7 @@ export function decodeTasmota(text: string, context: Context): Decoded {
 }
 
 /** Shelly, second generation: `NotifyStatus` over RPC, or the bare status of one component. */
-export function decodeShelly(text: string, context: Context): Decoded {
+function decodeShelly(text: string, context: Context): Decoded {
   return decodeReport(text, context, (report) => {
     const status = 'method' in report && isObject(report.params) ? report.params : report
     const { ts, id: _id, source: _source, ...values } = status
@@ -121,7 +121,7 @@ type Report = Record<string, unknown>
 function decodeReport(text: string, context: Context, rewrite: (report: Report) => Report): Decoded {
   const parsed = parse(text)
   if (!isObject(parsed)) return decodeJson(text, context)
-  const reading = toMeasurement(rewrite(parsed), context)
+  const reading = toReading(rewrite(parsed), context)
   return typeof reading === 'string' ? rejectAll(text, reading) : { readings: [reading], rejected: [] }
 }
 
@@ -130,7 +130,7 @@ const tooMany = `a message holds at most ${limits.maxReadings} readings: send th
 function decodeItems(items: unknown[], context: Context): Decoded {
   const decoded: Decoded = { readings: [], rejected: [] }
   items.forEach((entry, index) => {
-    const reading = index >= limits.maxReadings ? tooMany : toMeasurement(entry, context)
+    const reading = index >= limits.maxReadings ? tooMany : toReading(entry, context)
     if (typeof reading !== 'string') decoded.readings.push(reading)
     else decoded.rejected.push({ item: index + 1, payload: JSON.stringify(entry), reason: reading })
   })
@@ -138,7 +138,7 @@ function decodeItems(items: unknown[], context: Context): Decoded {
 }
 
 /** One item of any native shape as a measurement, or the reason why it is none. */
-export function toMeasurement(item: unknown, context: Context): Measurement | string {
+export function toReading(item: unknown, context: Context): Reading | string {
   if (context.metric !== null && !isObject(item)) {
     const reading = start(context, null)
     const problem = addMember(reading, context.metric, item, 0)
@@ -166,11 +166,11 @@ function wrappedValues(item: Report): Report | null {
   return item.values
 }
 
-function start(context: Context, ts: Millis | null): Measurement {
+function start(context: Context, ts: Millis | null): Reading {
   return { device: context.device, ts, metrics: [], values: [] }
 }
 
-function addMembers(reading: Measurement, members: Report, prefix: string, depth: number, skipTs: boolean) {
+function addMembers(reading: Reading, members: Report, prefix: string, depth: number, skipTs: boolean) {
   if (depth > limits.maxDepth) return `values are nested more than ${limits.maxDepth} levels deep`
   for (const name in members) {
     if (skipTs && name === 'ts') continue
@@ -180,7 +180,7 @@ function addMembers(reading: Measurement, members: Report, prefix: string, depth
   return null
 }
 
-function addMember(reading: Measurement, metric: string, content: unknown, depth: number): string | null {
+function addMember(reading: Reading, metric: string, content: unknown, depth: number): string | null {
   if (typeof content === 'number' || typeof content === 'string' || typeof content === 'boolean') {
     return addValue(reading, metric, content)
   }
@@ -189,7 +189,7 @@ function addMember(reading: Measurement, metric: string, content: unknown, depth
   return addMembers(reading, content as Report, `${metric}.`, depth + 1, false)
 }
 
-function addValue(reading: Measurement, metric: string, value: Value): string | null {
+function addValue(reading: Reading, metric: string, value: Value): string | null {
   if (!isKnownGood(metric)) {
     const problem = metricProblem(metric)
     if (problem !== null) return problem

@@ -4,18 +4,11 @@ export type Millis = number
 /** A finite number, a boolean, or a string of at most `maxStringBytes` in UTF-8. */
 export type Value = number | boolean | string
 
-/** What one device measured at one instant. */
-export interface Reading {
-  device: string
-  ts: Millis
-  values: Record<string, Value>
-}
-
 /**
- * A reading on its way in, as two parallel arrays: one message a hundred thousand times a second
- * must not build an object with new keys each time.
+ * What one device measured at one instant; metrics and values as two parallel arrays, because a message a hundred
+ * thousand times a second must not build an object with new keys each time.
  */
-export interface Measurement {
+export interface Reading {
   device: string
   /** `null`: the device sent no time, the hub stamps the arrival. */
   ts: Millis | null
@@ -34,7 +27,7 @@ export interface Rejection {
 
 /** What a message turned out to hold. Every item of it is in exactly one of the two lists. */
 export interface Decoded {
-  readings: Measurement[]
+  readings: Reading[]
   rejected: Rejection[]
 }
 

@@ -1,4 +1,4 @@
-import type { Measurement, Millis, Rejection } from './reading.ts'
+import type { Millis, Reading, Rejection } from './reading.ts'
 
 /** One message from outside, decoded: what shall be stored, and what the quarantine shall keep. */
 export interface Delivery {
@@ -7,7 +7,7 @@ export interface Delivery {
   /** The device as far as the origin names one, else empty; for the quarantine alone. */
   device: string
   received: Millis
-  readings: Measurement[]
+  readings: Reading[]
   rejected: Rejection[]
   /** For MQTT QoS 2: the packet identifier that must be known again after a crash, in the same commit. */
   handshake?: Handshake

@@ -5,7 +5,7 @@ import type { Batch, Opened } from './store/store.ts'
 /** Names that the dictionary may hold; a device that invents new names for ever must not fill the memory. */
 export const cardinality = { maxDevices: 1_000_000, maxMetrics: 100_000 } as const
 
-export interface DeviceEntry {
+interface DeviceEntry {
   id: number
   /** The last time that the hub stamped for this device; the next stamp is later. */
   lastStamp: Millis

@@ -13,7 +13,7 @@ export interface FeedPage extends LogPage {
   readonly json: string
 }
 
-export interface FollowOptions {
+interface FollowOptions {
   signal: AbortSignal
   /** After so many milliseconds without a reading, an empty page tells the cursor. */
   heartbeat: number

@@ -1,4 +1,4 @@
-import type { Measurement } from '../devices/reading.ts'
+import type { Reading } from '../devices/reading.ts'
 import type { Delivery, Handshake, Outcome, Sink } from '../devices/sink.ts'
 import { cardinality, type Dictionary } from './dictionary.ts'
 import { createRecordBuilder } from './store/record.ts'
@@ -64,7 +64,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     wait({ first, count: records.count - first, done })
   }
 
-  function addReading(reading: Measurement, delivery: Delivery): void {
+  function addReading(reading: Reading, delivery: Delivery): void {
     const device = dictionary.device(reading.device, next)
     if (!device) return refuse(reading, delivery, `the hub has ${cardinality.maxDevices} devices, its limit`)
     numbers.length = reading.metrics.length
@@ -81,7 +81,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     figures.values += numbers.length
   }
 
-  function refuse(reading: Measurement, delivery: Delivery, reason: string): void {
+  function refuse(reading: Reading, delivery: Delivery, reason: string): void {
     const values = Object.fromEntries(reading.metrics.map((metric, i) => [metric, reading.values[i]]))
     quarantine(delivery, JSON.stringify(reading.ts === null ? values : { ts: reading.ts, values }), reason)
   }

@@ -7,7 +7,7 @@ export const functions = ['avg', 'min', 'max', 'sum', 'count', 'first', 'last'] 
 export type AggregateFunction = (typeof functions)[number]
 
 export const fills = ['none', 'null', 'previous', 'linear'] as const
-export type Fill = (typeof fills)[number]
+type Fill = (typeof fills)[number]
 
 /** What is asked of one device's history. */
 export interface HistoryQuery {

@@ -1,5 +1,5 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
-import { decodeJson, toMeasurement } from '../../devices/codecs.ts'
+import { decodeJson, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
 import type { Delivery, Outcome } from '../../devices/sink.ts'
 import { writeCursor } from '../cursor.ts'
@@ -89,7 +89,7 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
         return 'an item is a JSON object such as {"device":"kitchen","temperature":21.5}'
       }
       const { device, ...item } = content as { device?: unknown }
-      return deviceProblem(device) ?? toMeasurement(item, { device: device as string, metric: null, now, window })
+      return deviceProblem(device) ?? toReading(item, { device: device as string, metric: null, now, window })
     }
 
     function commit(delivery: Delivery, { rejected }: Decoded) {

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
-import { codecs, toMeasurement } from '../../devices/codecs.ts'
+import { codecs, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../../devices/reading.ts'
 import type { Outcome } from '../../devices/sink.ts'
 import { Problem } from '../errors.ts'
@@ -123,7 +123,7 @@ export function quarantineRoutes({ store, sink, window, route }: HttpContext): F
     }
     const { device, ...item } = content ?? {}
     const context = { device: String(device), metric: null, now: Date.now(), window }
-    const reading = deviceProblem(device) ?? toMeasurement(item, context)
+    const reading = deviceProblem(device) ?? toReading(item, context)
     return typeof reading === 'string' ? reject(reading) : { readings: [reading], rejected: [] }
   }
 }

@@ -34,7 +34,7 @@ export interface Directory {
   columns: ColumnSummary[]
 }
 
-export type Kind = 'number' | 'boolean' | 'mixed'
+type Kind = 'number' | 'boolean' | 'mixed'
 const kinds: Kind[] = ['number', 'boolean', 'mixed']
 
 const version = 1

@@ -1,4 +1,4 @@
-import type { Measurement, Millis, Value } from '../../devices/reading.ts'
+import type { Millis, Reading, Value } from '../../devices/reading.ts'
 
 /*
  * The compact form of readings: what crosses threads, and what a row of the log holds.
@@ -50,7 +50,7 @@ export function createRecordBuilder(initialBytes = 64 * 1024) {
     ts: Millis,
     stamped: boolean,
     metrics: number[],
-    values: Measurement['values'],
+    values: Reading['values'],
   ): void {
     if (count === 0) base = received
     reserve(40)

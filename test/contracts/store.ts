@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import type { Measurement, Value } from '../../devices/reading.ts'
+import type { Reading, Value } from '../../devices/reading.ts'
 import type { Outcome } from '../../devices/sink.ts'
 import { createDictionary } from '../../src/dictionary.ts'
 import type { HistoryQuery } from '../../src/history/query.ts'
@@ -16,7 +16,7 @@ function withWriter(store: Store) {
   const writer = createWriter(store, createDictionary(store.opened), () => {})
   return {
     store,
-    push: (readings: Measurement[], received = Date.now()): Promise<Outcome> =>
+    push: (readings: Reading[], received = Date.now()): Promise<Outcome> =>
       new Promise((resolve) => {
         writer.accept({ origin: 'test', device: '', received, readings, rejected: [] }, resolve)
       }),
@@ -28,7 +28,7 @@ function withWriter(store: Store) {
   }
 }
 
-function reading(device: string, ts: number | null, values: Record<string, Value>): Measurement {
+function reading(device: string, ts: number | null, values: Record<string, Value>): Reading {
   return { device, ts, metrics: Object.keys(values), values: Object.values(values) }
 }
 
@@ -163,7 +163,7 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
     const devices = 40
     const rounds = 9000
     for (let from = 0; from < rounds; from += 250) {
-      const batch: Measurement[] = []
+      const batch: Reading[] = []
       for (let n = from; n < from + 250; n++) {
         for (let d = 0; d < devices; d++) batch.push(reading(`d${d}`, t0 + n * 1000, { n, half: n / 2 }))
       }

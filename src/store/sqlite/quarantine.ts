@@ -1,7 +1,7 @@
 import type Database from 'better-sqlite3'
 import type { Quarantined, Unreadable } from '../store.ts'
 
-export const quarantineLimits = {
+const quarantineLimits = {
   maxItems: 10_000,
   /** Bytes of all payloads together. */
   maxBytes: 64 * 1024 * 1024,

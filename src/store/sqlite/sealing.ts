@@ -10,7 +10,7 @@ export const maxHeadRows = 4096
  * Readings that the log may run ahead of the oldest unsealed one. This bounds both the memory of all heads together
  * and the part of the log that a start goes through: some 0.3 s at a million readings a second.
  */
-export const maxUnsealedSpan = 262_144
+const maxUnsealedSpan = 262_144
 /** Heads that were sealed for their age make small blocks: as many of one tier become one of the next. */
 const blocksPerTier = 8
 const maxMergedRows = 8192
