@@ -3,6 +3,7 @@ export const problems = {
   'invalid-request': { status: 400, title: 'The request is not valid' },
   'invalid-telemetry': { status: 400, title: 'The body holds no reading that can be stored' },
   'invalid-cursor': { status: 400, title: 'The cursor is malformed' },
+  'foreign-origin': { status: 403, title: 'The request comes from a page of somebody else' },
   'not-found': { status: 404, title: 'There is nothing here' },
   'unknown-device': { status: 404, title: 'The hub knows no such device' },
   'unknown-quarantine-entry': { status: 404, title: 'The quarantine holds no such entry' },

@@ -267,6 +267,33 @@ describe('the feed', () => {
     expect(code).toBe(1008)
   })
 
+  test('a cursor older than what is kept is 410 in every mode, and says which one still works', async () => {
+    let hub = await startHubProcess()
+    const first = await hub.get<{ cursor: string }>('/v1/feed?after=latest')
+    const items = (from: number) =>
+      Array.from({ length: 5000 }, (_, i) => ({ device: 'a', ts: 1_700_000_000_000 + from + i, n: from + i }))
+    await post(hub, '/v1/telemetry', items(0))
+    await post(hub, '/v1/telemetry', items(5000))
+    await waitFor(async () =>
+      /hub_unsealed_readings [0-4]?\d?\d?\d\n/.test(await (await fetch(`${hub.http}/metrics`)).text()),
+    )
+    await hub.kill('SIGTERM')
+    hub = await startHubProcess({ folder: hub.folder, args: ['--log-retention', '1ms'] })
+    const gone = await waitFor(async () => {
+      const response = await fetch(`${hub.http}/v1/feed?after=${first.cursor}`)
+      return response.status === 410 && ((await response.json()) as { oldest: string })
+    })
+    for (const accept of ['text/event-stream', 'application/x-ndjson']) {
+      expect((await fetch(`${hub.http}/v1/feed?after=${first.cursor}`, { headers: { accept } })).status).toBe(410)
+    }
+    expect((await fetch(`${hub.http}/v1/feed?after=${gone.oldest}`)).status).toBe(200)
+    expect((await fetch(`${hub.http}/v1/feed?after=earliest`)).status).toBe(200)
+    // History is not the log: it is all there.
+    expect((await hub.get<{ readings: unknown[] }>('/v1/devices/a/telemetry?limit=100000')).readings).toHaveLength(
+      10_000,
+    )
+  })
+
   test('readers that stop reading, in every mode, cost bounded memory and delay nobody', async () => {
     const hub = await startHubProcess()
     const memory = async () =>

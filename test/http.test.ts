@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -379,6 +380,36 @@ describe('operations', () => {
       for (const { summary } of Object.values(operations)) expect(summary).toBeTruthy()
     }
     expect((await fetch(`${hub.http}/docs/`)).status).toBe(200)
+  })
+
+  test('pages of strangers and names that were made to point here are refused, also for WebSockets', async () => {
+    const hub = await startHubProcess()
+    // fetch sets Host and Origin by itself, so the request is written by hand.
+    const ask = (lines: string[]) =>
+      new Promise<string>((resolve, reject) => {
+        const socket = connect(hub.httpPort, '127.0.0.1', () => socket.write(`${lines.join('\r\n')}\r\n\r\n`))
+        socket.on('error', reject)
+        socket.once('data', (data) => {
+          resolve(data.toString().split('\r\n')[0] as string)
+          socket.destroy()
+        })
+      })
+    const host = `Host: 127.0.0.1:${hub.httpPort}`
+    const upgrade = [
+      'Connection: Upgrade',
+      'Upgrade: websocket',
+      'Sec-WebSocket-Version: 13',
+      'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+    ]
+    expect(await ask(['GET /v1/devices HTTP/1.1', host])).toContain('200')
+    expect(await ask(['GET /v1/devices HTTP/1.1', host, `Origin: http://127.0.0.1:${hub.httpPort}`])).toContain('200')
+    expect(
+      await ask(['POST /v1/telemetry HTTP/1.1', host, 'Origin: https://evil.example', 'Content-Length: 0']),
+    ).toContain('403')
+    expect(await ask(['GET /v1/devices HTTP/1.1', 'Host: evil.example'])).toContain('403')
+    expect(await ask(['GET /v1/feed HTTP/1.1', host, ...upgrade])).toContain('101')
+    expect(await ask(['GET /v1/feed HTTP/1.1', host, ...upgrade, 'Origin: https://evil.example'])).toContain('403')
+    expect(await ask(['GET /mqtt HTTP/1.1', host, ...upgrade, 'Origin: https://evil.example'])).toContain('403')
   })
 
   test('health, readiness and figures are there; unknown addresses and methods are problems', async () => {

@@ -13,6 +13,7 @@ import { feedRoutes } from './feed-routes.ts'
 import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
 import { operationsRoutes } from './operations-routes.ts'
+import { refuseForeignPages } from './origin.ts'
 import { answerProblems } from './problem.ts'
 import { quarantineRoutes } from './quarantine-routes.ts'
 
@@ -30,6 +31,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     ajv: { customOptions: { removeAdditional: false } },
   }).withTypeProvider<TypeBoxTypeProvider>()
   answerProblems(app as unknown as FastifyInstance)
+  refuseForeignPages(app as unknown as FastifyInstance)
 
   await app.register(swagger, {
     openapi: {
