@@ -8,14 +8,14 @@ import { coalesceWrites, guarded, limitPacketSize, maxUnsentBytes } from './guar
 import { createIngest } from './ingest.ts'
 import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
 import { createPresence, type Presence } from './presence.ts'
-import { createSessions, type Sessions } from './sessions.ts'
+import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
 
 export interface BrokerOptions {
   sink: Sink
   route: Router
   window: TimeWindow
   /** QoS 2 exchanges that a former run left open. */
-  handshakes: readonly (readonly [client: string, packetIds: readonly number[]])[]
+  handshakes: readonly OpenExchanges[]
   /** A connection was closed for what it did; for the log. */
   onRefused(client: string, reason: string): void
 }

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { crc32 } from 'node:zlib'
 import type { Client, PublishPacket } from 'aedes'
 import { codecs } from '../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../devices/reading.ts'
@@ -53,9 +54,10 @@ export function createIngest({ sink, route, window, sessions, heard }: IngestOpt
     }
     let begun = false
     if (client && packet.qos === 2 && packet.messageId !== undefined) {
-      const packetId = packet.messageId
-      begun = sessions.beginIncoming(client.id, packetId)
-      if (begun) delivery.handshake = { client: client.id, packetId }
+      const digest = crc32(packet.payload, crc32(packet.topic))
+      const handshake = { client: client.id, packetId: packet.messageId, digest }
+      begun = sessions.beginIncoming(handshake)
+      if (begun) delivery.handshake = handshake
       else return inOrder(client, delivery, done)
     }
     if (found) {

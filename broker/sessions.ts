@@ -37,15 +37,24 @@ interface Session {
   queuedBytes: number
 }
 
+/** An inbound QoS 2 exchange. It is not `known` to Aedes until its first PUBLISH has passed, which is new to it. */
+interface Incoming {
+  digest: number
+  known: boolean
+}
+
 interface Subscriber extends Subscription {
   clientId: string
 }
 
 /** Where the durable half of QoS 2 lives. */
 export interface Handshakes {
-  release(handshake: Handshake, done: (failure: string | null) => void): void
+  release(handshake: Omit<Handshake, 'digest'>, done: (failure: string | null) => void): void
   discard(client: string): void
 }
+
+/** The exchanges of one client that a former run left behind. */
+export type OpenExchanges = readonly [client: string, open: readonly (readonly [packetId: number, digest: number])[]]
 
 type ClientId = { id: string }
 type WithId = { messageId?: number | undefined }
@@ -57,8 +66,12 @@ const unknown = new Error('no such packet')
 const nobody: Subscriber[] = []
 
 export interface Sessions {
-  /** Notes a QoS 2 exchange before its commit; false when it is known already. */
-  beginIncoming(client: string, packetId: number): boolean
+  /**
+   * Notes a QoS 2 exchange before its commit; false when the PUBLISH repeats one that is known. The digest decides and
+   * not DUP, which clients forget to set: a device that lost its memory uses the same identifiers for new messages,
+   * and those must not be lost.
+   */
+  beginIncoming(handshake: Handshake): boolean
   /** Takes back what `beginIncoming` noted, when the commit was refused. */
   cancelIncoming(client: string, packetId: number): void
   /** The client's connection has ended: what was sent on it and not acknowledged is sent again on the next one. */
@@ -67,7 +80,7 @@ export interface Sessions {
 }
 
 /** `open` holds the QoS 2 exchanges that a former run left behind. */
-export function createSessions(handshakes: Handshakes, open: readonly (readonly [string, readonly number[]])[]) {
+export function createSessions(handshakes: Handshakes, open: readonly OpenExchanges[]) {
   const retained = new Map<string, AedesPublishPacket>()
   let retainedBytes = 0
   const sessions = new Map<string, Session>()
@@ -76,9 +89,10 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
   const subscriberOf = new Map<string, Subscriber>()
   const knownTopics = new Map<string, Subscriber[]>()
   const wills = new Map<string, QueuedPacket & { brokerId?: string }>()
-  // An exchange is `false` until Aedes has seen it, so that its first PUBLISH still counts as new.
-  const incoming = new Map<string, Map<number, boolean>>()
-  for (const [client, ids] of open) incoming.set(client, new Map(ids.map((id) => [id, true])))
+  const incoming = new Map<string, Map<number, Incoming>>()
+  for (const [client, ids] of open) {
+    incoming.set(client, new Map(ids.map(([id, digest]) => [id, { digest, known: true }])))
+  }
   let broker: Aedes | null = null
   let queued = 0
   let queueDropped = 0
@@ -233,11 +247,13 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
     },
 
     incomingStorePacket(client: ClientId, packet: WithId): Promise<void> {
-      incomingOf(client.id).set(packet.messageId as number, true)
+      const exchange = incoming.get(client.id)?.get(packet.messageId as number)
+      if (exchange) exchange.known = true
+      else incomingOf(client.id).set(packet.messageId as number, { digest: 0, known: true })
       return Promise.resolve()
     },
     incomingGetPacket(client: ClientId, packet: WithId): Promise<WithId> {
-      return incoming.get(client.id)?.get(packet.messageId as number) === true
+      return incoming.get(client.id)?.get(packet.messageId as number)?.known
         ? Promise.resolve({ messageId: packet.messageId })
         : Promise.reject(unknown)
     },
@@ -294,7 +310,7 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
     return found
   }
 
-  function incomingOf(client: string): Map<number, boolean> {
+  function incomingOf(client: string): Map<number, Incoming> {
     let ids = incoming.get(client)
     if (!ids) {
       ids = new Map()
@@ -310,10 +326,10 @@ export function createSessions(handshakes: Handshakes, open: readonly (readonly 
   }
 
   const api: Sessions = {
-    beginIncoming(client, packetId) {
+    beginIncoming({ client, packetId, digest }) {
       const ids = incomingOf(client)
-      if (ids.has(packetId)) return false
-      ids.set(packetId, false)
+      if (ids.get(packetId)?.digest === digest) return false
+      ids.set(packetId, { digest, known: false })
       return true
     },
     cancelIncoming,

@@ -17,6 +17,8 @@ export interface Delivery {
 export interface Handshake {
   client: string
   packetId: number
+  /** Of topic and payload: tells a message that comes again from a new one under the same identifier. */
+  digest: number
 }
 
 /** How a delivery ended: everything is on disk, or (`failure`) nothing of it may be acknowledged. */
@@ -32,7 +34,7 @@ export type Outcome =
 export interface Sink {
   accept(delivery: Delivery, done: (outcome: Outcome) => void): void
   /** Ends a QoS 2 exchange. `done` is called when that is on disk, so that PUBCOMP may be sent. */
-  release(handshake: Handshake, done: (failure: string | null) => void): void
+  release(handshake: Omit<Handshake, 'digest'>, done: (failure: string | null) => void): void
   /** Forgets all exchanges of a client that began a clean session. [MQTT-3.1.2-6] */
   discard(client: string): void
 }

@@ -2,7 +2,7 @@ import type { Reading } from '../devices/reading.ts'
 import type { Delivery, Handshake, Outcome, Sink } from '../devices/sink.ts'
 import { cardinality, type Dictionary } from './dictionary.ts'
 import { createRecordBuilder } from './store/record.ts'
-import type { Appended, Batch, Offset, Store } from './store/store.ts'
+import type { Appended, Batch, HandshakeEntry, Offset, Store } from './store/store.ts'
 
 export interface Writer extends Sink {
   /** Commits what waits and refuses what comes after. */
@@ -60,7 +60,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     const first = records.count
     for (const reading of delivery.readings) addReading(reading, delivery)
     for (const { payload, reason } of delivery.rejected) quarantine(delivery, payload, reason)
-    if (delivery.handshake) next.handshakes.push([delivery.handshake.client, delivery.handshake.packetId])
+    if (delivery.handshake) next.handshakes.push(toEntry(delivery.handshake))
     wait({ first, count: records.count - first, done })
   }
 
@@ -91,15 +91,15 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     next.quarantine.push({ received, origin, device, reason, payload })
   }
 
-  function release(handshake: Handshake, done: (failure: string | null) => void): void {
+  function release(handshake: Omit<Handshake, 'digest'>, done: (failure: string | null) => void): void {
     if (closed !== null) return done(closed)
-    next.handshakes.push([handshake.client, -handshake.packetId])
+    next.handshakes.push([handshake.client, -handshake.packetId, 0])
     wait({ first: 0, count: 0, done: ({ failure }) => done(failure) })
   }
 
   function discard(client: string): void {
     if (closed !== null) return
-    next.handshakes.push([client, 0])
+    next.handshakes.push([client, 0, 0])
     commitSoon()
   }
 
@@ -173,6 +173,10 @@ function answer(group: readonly Waiting[], { first, duplicates }: Appended): voi
     const own = passed - before
     waiting.done({ failure: null, accepted: waiting.count - own, duplicates: own, offset: first + end - passed })
   }
+}
+
+function toEntry({ client, packetId, digest }: Handshake): HandshakeEntry {
+  return [client, packetId, digest]
 }
 
 function refused(failure: string): Outcome {

@@ -92,11 +92,11 @@ describe('telemetry over MQTT', () => {
   test('a QoS 2 message that is sent again before PUBREL is stored once', async () => {
     const hub = await startHubProcess()
     const socket = await rawClient(hub, 'raw-twice', false)
-    const publish = (dup: boolean) =>
+    const publish = (dup: boolean, n = 1) =>
       generate({
         cmd: 'publish',
         topic: 'devices/q/telemetry',
-        payload: '{"n":1}',
+        payload: `{"n":${n}}`,
         qos: 2,
         messageId: 7,
         dup,
@@ -115,6 +115,10 @@ describe('telemetry over MQTT', () => {
     socket.write(publish(false))
     await waitFor(() => seen.join('').endsWith('7002000750020007'))
     expect(await readWholeHistory(hub, 'q')).toHaveLength(2)
+    // A device that lost its memory begins with the same identifiers: another message is new and must not be lost.
+    socket.write(publish(false, 2))
+    await waitFor(() => seen.join('').endsWith('5002000750020007'))
+    expect(await readWholeHistory(hub, 'q')).toHaveLength(3)
   })
 })
 

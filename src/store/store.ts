@@ -19,7 +19,9 @@ export interface Batch {
 }
 
 /** A client's QoS 2 exchange that begins (`packetId`), ends (`-packetId`), or all of the client's that end (0). */
-export type HandshakeEntry = [client: string, packetId: number]
+export type HandshakeEntry = [client: string, packetId: number, digest: number]
+/** An exchange that has begun and not ended. */
+export type OpenHandshake = [packetId: number, digest: number]
 
 export interface Unreadable {
   received: Millis
@@ -84,7 +86,7 @@ export interface Opened {
   devices: [id: number, name: string, lastStamp: Millis][]
   metrics: [id: number, name: string][]
   /** Begun and not ended QoS 2 exchanges. */
-  handshakes: [client: string, packetIds: number[]][]
+  handshakes: [client: string, open: OpenHandshake[]][]
   oldest: Offset
   end: Offset
 }

@@ -3,7 +3,7 @@ import type { Reading, Value } from '../../devices/reading.ts'
 import type { Outcome } from '../../devices/sink.ts'
 import { createDictionary } from '../../src/dictionary.ts'
 import type { HistoryQuery } from '../../src/history/query.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { HandshakeEntry, Store } from '../../src/store/store.ts'
 import { createWriter } from '../../src/writer.ts'
 
 /** Opens a store in a folder: the same folder again is the same store. */
@@ -188,19 +188,31 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
     let { store, close } = withWriter(await open(where))
     const batch = { records: null, count: 0, received: t0, newDevices: [], newMetrics: [], quarantine: [] } as const
     const empty = { ...batch, newDevices: [], newMetrics: [], quarantine: [] }
-    for (let i = 1; i <= 3000; i++)
-      await store.append({ ...empty, handshakes: [['c', i], ...(i > 5 ? [['c', -i] as [string, number]] : [])] })
+    for (let i = 1; i <= 3000; i++) {
+      const begun: HandshakeEntry = ['c', i, i * 7]
+      await store.append({ ...empty, handshakes: i > 5 ? [begun, ['c', -i, 0]] : [begun] })
+    }
     await store.append({
       ...empty,
       handshakes: [
-        ['gone', 9],
-        ['gone', 0],
-        ['c', -2],
+        ['gone', 9, 1],
+        ['gone', 0, 0],
+        ['c', -2, 0],
       ],
     })
     await close()
     ;({ store, close } = withWriter(await open(where)))
-    expect(store.opened.handshakes).toEqual([['c', [1, 3, 4, 5]]])
+    expect(store.opened.handshakes).toEqual([
+      [
+        'c',
+        [
+          [1, 7],
+          [3, 21],
+          [4, 28],
+          [5, 35],
+        ],
+      ],
+    ])
     await close()
   })
 

@@ -1,5 +1,5 @@
 import type Database from 'better-sqlite3'
-import type { HandshakeEntry } from '../store.ts'
+import type { HandshakeEntry, OpenHandshake } from '../store.ts'
 
 /** Rows of the journal after which it is written anew as what is still open. */
 const maxJournalRows = 2048
@@ -11,7 +11,7 @@ const maxJournalRows = 2048
 export function createHandshakes(db: Database.Database) {
   const insert = db.prepare('INSERT INTO handshakes (journal) VALUES (?)')
   const clear = db.prepare('DELETE FROM handshakes')
-  const open = new Map<string, Set<number>>()
+  const open = new Map<string, Map<number, number>>()
   let rows = 0
 
   for (const { journal } of db
@@ -21,9 +21,9 @@ export function createHandshakes(db: Database.Database) {
     rows++
   }
 
-  function apply([client, packetId]: HandshakeEntry): void {
+  function apply([client, packetId, digest]: HandshakeEntry): void {
     if (packetId === 0) open.delete(client)
-    else if (packetId > 0) openOf(client).add(packetId)
+    else if (packetId > 0) openOf(client).set(packetId, digest)
     else {
       const ids = open.get(client)
       ids?.delete(-packetId)
@@ -31,10 +31,10 @@ export function createHandshakes(db: Database.Database) {
     }
   }
 
-  function openOf(client: string): Set<number> {
+  function openOf(client: string): Map<number, number> {
     const known = open.get(client)
     if (known) return known
-    const ids = new Set<number>()
+    const ids = new Map<number, number>()
     open.set(client, ids)
     return ids
   }
@@ -49,13 +49,17 @@ export function createHandshakes(db: Database.Database) {
         return
       }
       clear.run()
-      insert.run(JSON.stringify(all().flatMap(([client, ids]) => ids.map((id): HandshakeEntry => [client, id]))))
+      insert.run(
+        JSON.stringify(
+          all().flatMap(([client, ids]) => ids.map(([id, digest]): HandshakeEntry => [client, id, digest])),
+        ),
+      )
       rows = 1
     },
     all,
   }
 
-  function all(): [client: string, packetIds: number[]][] {
+  function all(): [client: string, open: OpenHandshake[]][] {
     return Array.from(open, ([client, ids]) => [client, [...ids]])
   }
 }
