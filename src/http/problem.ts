@@ -47,6 +47,14 @@ function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Prob
     )
 }
 
+/** The catalogue as a table of Markdown, for the documentation. */
+export function listProblems(): string {
+  const rows = Object.entries(problems).map(
+    ([code, { status, title }]) => `| ${status} | \`${problemType(code as ProblemCode)}\` | ${title} |`,
+  )
+  return `Errors are \`application/problem+json\` (RFC 9457):\n\n| status | type | title |\n| --- | --- | --- |\n${rows.join('\n')}`
+}
+
 export function problemType(code: ProblemCode): string {
   return `urn:telemetry-hub:problem:${code}`
 }

@@ -14,11 +14,13 @@ import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
 import { operationsRoutes } from './operations-routes.ts'
 import { refuseForeignPages } from './origin.ts'
-import { answerProblems } from './problem.ts'
+import { answerProblems, listProblems } from './problem.ts'
 import { quarantineRoutes } from './quarantine-routes.ts'
 
 const maxBodyBytes = 4 * 1024 * 1024
 const maxFrameBytes = 1024 * 1024
+
+const about = 'Devices push; everything that was acknowledged can be pulled as history or followed as a feed.'
 
 /** The HTTP side of the hub, not listening yet. */
 export async function createHttpServer(context: HttpContext, log: Logger): Promise<FastifyInstance> {
@@ -39,7 +41,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
       info: {
         title: 'telemetry-hub',
         version: context.version,
-        description: 'Devices push; everything that was acknowledged can be pulled as history or followed as a feed.',
+        description: `${about}\n\n${listProblems()}`,
         license: { name: 'MIT', identifier: 'MIT' },
       },
       tags: [
