@@ -1,0 +1,314 @@
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { connectAsync } from 'mqtt'
+import { type Browser, chromium, type Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { type HubProcess, startHubProcess, temporaryFolder } from './hub-process.ts'
+
+const executable = findBrowser()
+const absent = 'no Chromium on the PATH, so nobody has looked at the dashboard'
+if (executable === null && !process.env.CI) console.warn(`\n*** SKIPPED: test/dashboard.test.ts: ${absent} ***\n`)
+
+const browserFlags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync']
+const quietFlags = ['--disable-background-networking', '--disable-component-update']
+const patience = { timeout: 20_000 }
+const minute = 60_000
+
+// A machine of a person may lack it; that of the project may not.
+if (executable === null && process.env.CI) {
+  test('CI has a Chromium to test the dashboard with', () => {
+    throw new Error(absent)
+  })
+}
+
+const title = executable === null ? `the dashboard (skipped: ${absent})` : 'the dashboard'
+// A browser and a hub for each test: a busy machine takes its time.
+describe.skipIf(executable === null)(title, { timeout: 60_000 }, () => {
+  let browser: Browser
+  beforeAll(async () => {
+    browser = await chromium.launch({ executablePath: executable as string, args: [...browserFlags, ...quietFlags] })
+  })
+  afterAll(() => browser?.close())
+
+  async function open(hub: HubProcess, fragment = '', width = 1280): Promise<{ page: Page; errors: string[] }> {
+    const page = await browser.newPage({ viewport: { width, height: 800 } })
+    onTestFinished(() => page.close())
+    const errors: string[] = []
+    page.on('console', (message) => {
+      if (message.type() === 'error' || message.type() === 'warning') errors.push(message.text())
+    })
+    page.on('pageerror', (error) => errors.push(String(error)))
+    await page.goto(`${hub.http}/${fragment}`)
+    return { page, errors }
+  }
+
+  const text = (page: Page, selector: string) => page.locator(selector).textContent()
+  const row = (page: Page, name: string) =>
+    page.locator('#devices a', { has: page.locator('.name', { hasText: name }) })
+
+  test('says how to send the first reading, and shows it when it comes', async () => {
+    const hub = await startHubProcess()
+    const { page, errors } = await open(hub)
+    await expect
+      .poll(() => text(page, '#try-http'), patience)
+      .toContain(`curl ${hub.http}/v1/devices/kitchen/telemetry`)
+    await page.locator('#nothing').waitFor()
+    expect(await text(page, '#try-mqtt')).toContain('mosquitto_pub -h 127.0.0.1')
+    await push(hub, [{ device: 'kitchen', temperature: 21.5 }])
+    await row(page, 'kitchen').waitFor()
+    await expect.poll(() => text(page, '#chart-value'), patience).toBe('21.5')
+    expect(await page.locator('#nothing').isVisible()).toBe(false)
+    expect(errors).toEqual([])
+  })
+
+  test('shows devices and presence', async () => {
+    const hub = await startHubProcess()
+    await push(hub, [{ device: 'over-http', temperature: 5 }])
+    const client = await connectAsync(hub.mqtt)
+    onTestFinished(() => client.endAsync(true))
+    await client.publishAsync('devices/over-mqtt/telemetry', '{"temperature":7}', { qos: 1 })
+
+    const { page, errors } = await open(hub)
+    const presenceOf = (name: string) => row(page, name).locator('.visually-hidden').textContent()
+    await expect.poll(() => presenceOf('over-mqtt'), patience).toBe('online')
+    expect(await presenceOf('over-http')).toBe('heard recently')
+    expect(await text(page, '#online')).toBe('1 of 2')
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+
+    await client.endAsync()
+    await expect.poll(() => presenceOf('over-mqtt'), patience).toBe('heard recently')
+    await expect.poll(() => text(page, '#online'), patience).toBe('0 of 2')
+    expect(errors).toEqual([])
+  })
+
+  test('latest values update live, and a late reading does not replace them', async () => {
+    const hub = await startHubProcess()
+    const now = Date.now()
+    await push(hub, [{ device: 'pump', ts: now - 5000, values: { flow: 1.5, running: true, state: 'warm' } }])
+    const { page, errors } = await open(hub, '#device=pump')
+    const values = () => page.locator('.tile .value').allTextContents()
+    await expect.poll(values, patience).toEqual(['1.5', 'yes', 'warm'])
+    await push(hub, [{ device: 'pump', ts: now - 4000, values: { flow: 2.25, running: false } }])
+    await expect.poll(values, patience).toEqual(['2.25', 'no', 'warm'])
+    await push(hub, [
+      { device: 'pump', ts: now - 9000, values: { flow: 99 } },
+      { device: 'pump', ts: now - 3000, values: { state: 'cold' } },
+    ])
+    await expect.poll(values, patience).toEqual(['2.25', 'no', 'cold'])
+    await expect
+      .poll(() => row(page, 'pump').locator('.value').allTextContents(), patience)
+      .toEqual(['2.25', 'no', 'cold'])
+    expect(errors).toEqual([])
+  })
+
+  test('the chart misses nothing and doubles nothing between history and feed', async () => {
+    const hub = await startHubProcess()
+    const begin = Date.now() - 10 * minute
+    let sent = 0
+    let pushing = true
+    const pushes = (async () => {
+      for (; pushing; sent++) await push(hub, [{ device: 'pump', ts: begin + sent * 100, values: { flow: sent } }])
+    })()
+    await expect.poll(() => sent, patience).toBeGreaterThan(20)
+    const { page, errors } = await open(hub, '#device=pump&metric=flow')
+    await expect.poll(() => points(page), patience).toBeGreaterThan(20)
+    const before = sent
+    await expect.poll(() => sent, patience).toBeGreaterThan(before + 20)
+    pushing = false
+    await pushes
+    await expect.poll(() => points(page), patience).toBe(sent)
+    expect(await stored(hub, begin)).toBe(sent)
+    expect(errors).toEqual([])
+  })
+
+  test('the chart keeps its history and misses nothing when the hub restarts', async () => {
+    const folder = await temporaryFolder()
+    const hub = await startHubProcess({ folder })
+    const begin = Date.now() - 10 * minute
+    const readings = (from: number, to: number) =>
+      Array.from({ length: to - from }, (_, i) => ({
+        device: 'pump',
+        ts: begin + (from + i) * 1000,
+        values: { flow: i },
+      }))
+    await push(hub, readings(0, 50))
+    const { page, errors } = await open(hub, '#device=pump&metric=flow')
+    await expect.poll(() => points(page), patience).toBe(50)
+    await push(hub, readings(50, 60))
+    await expect.poll(() => points(page), patience).toBe(60)
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+
+    await hub.kill('SIGKILL')
+    await expect.poll(() => text(page, '#feed'), patience).toMatch(/reconnecting|offline/)
+    expect(await points(page)).toBe(60)
+    await expect.poll(() => text(page, '#feed'), patience).toBe('offline')
+    await expect.poll(() => text(page, '#notice-text'), patience).toContain('does not answer')
+
+    const { httpPort, mqttPort } = hub
+    const again = await startHubProcess({ folder, httpPort, mqttPort })
+    await push(again, readings(60, 90))
+    // One that came before, and a correction: no new points.
+    await push(again, [...readings(89, 90), { device: 'pump', ts: begin, values: { flow: 1000 } }])
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+    await expect.poll(() => points(page), patience).toBe(90)
+    expect(await stored(again, begin)).toBe(90)
+    await expect.poll(() => text(page, '#readout'), patience).toContain('and 1,000')
+    expect(await page.locator('#notice').isVisible()).toBe(false)
+    expect(errors.filter((error) => !error.includes('net::ERR'))).toEqual([])
+  })
+
+  test('begins anew when another hub answers at the same address', async () => {
+    const hub = await startHubProcess()
+    await push(hub, [{ device: 'old', level: 1 }])
+    const { page } = await open(hub)
+    await row(page, 'old').waitFor()
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+    await hub.kill('SIGKILL')
+    const other = await startHubProcess({ httpPort: hub.httpPort, mqttPort: hub.mqttPort })
+    await push(other, [{ device: 'new', level: 2 }])
+    await row(page, 'new').waitFor()
+    await expect.poll(() => row(page, 'old').count(), patience).toBe(0)
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+  })
+
+  test('buckets of a long span count each live reading once', async () => {
+    const hub = await startHubProcess()
+    const interval = 30_000
+    const bucket = Math.floor(Date.now() / interval) * interval - 10 * interval
+    await push(hub, [{ device: 'pump', ts: bucket, values: { flow: 10 } }])
+    const { page, errors } = await open(hub, '#device=pump&metric=flow&span=6h')
+    await expect.poll(() => points(page), patience).toBe(1)
+    await push(hub, [
+      { device: 'pump', ts: bucket + 1, values: { flow: 20 } },
+      { device: 'pump', ts: bucket + 2, values: { flow: 60 } },
+      { device: 'pump', ts: bucket + interval, values: { flow: 1 } },
+    ])
+    await expect.poll(() => points(page), patience).toBe(2)
+    const label = () => page.locator('#chart').getAttribute('aria-label')
+    await expect.poll(label, patience).toContain('2 points from 1 to 60, the latest 1')
+    await push(hub, [{ device: 'pump', ts: bucket + interval + 1, values: { flow: 4 } }])
+    await expect.poll(label, patience).toContain('2 points from 1 to 60, the latest 2.5')
+    expect(errors).toEqual([])
+  })
+
+  test('lists every device of many pages, and finds one by typing', async () => {
+    const hub = await startHubProcess()
+    await push(
+      hub,
+      Array.from({ length: 1200 }, (_, i) => ({ device: `meter-${i}`, power: i })),
+    )
+    const { page, errors } = await open(hub)
+    await expect.poll(() => text(page, '#count'), patience).toBe('1,200')
+    await page.keyboard.press('/')
+    await page.keyboard.type('METER 119')
+    await expect.poll(() => text(page, '#count'), patience).toBe('12 of 1,200')
+    // meter-119, meter-1119, meter-1190
+    for (const key of ['ArrowDown', 'ArrowDown', 'ArrowDown', 'Enter']) await page.keyboard.press(key)
+    await expect.poll(() => text(page, '#device-name'), patience).toBe('meter-1190')
+    await page.locator('#spans a', { hasText: '1 h' }).click()
+    expect(new URL(page.url()).hash).toBe('#device=meter-1190&metric=power&span=1h')
+    await page.reload()
+    await expect.poll(() => text(page, '#device-name'), patience).toBe('meter-1190')
+    await expect.poll(() => points(page), patience).toBe(1)
+    expect(await text(page, '#spans a[aria-current]')).toBe('1 h')
+    expect(errors).toEqual([])
+  })
+
+  test('hostile names and values are shown as text', async () => {
+    const hub = await startHubProcess()
+    const device = '<img src=x onerror=document.title=1>'
+    const metric = '"><script>document.title=2</script>,*'
+    await push(hub, [{ device, values: { [metric]: 7, note: '<b onclick=x>bold</b>', __proto__x: 1, constructor: 3 } }])
+    const { page, errors } = await open(hub, `#${new URLSearchParams({ device, metric })}`)
+    await expect.poll(() => text(page, '#device-name'), patience).toBe(device)
+    await expect.poll(() => points(page), patience).toBe(1)
+    expect(await text(page, '#chart-metric')).toBe(metric)
+    expect(await text(page, '#devices .name')).toBe(device)
+    expect(await page.locator('.tile .metric').allTextContents()).toContain(metric)
+    expect(await page.locator('.tile .value').allTextContents()).toContain('<b onclick=x>bold</b>')
+    expect(await page.locator('main img, main script, main b').count()).toBe(0)
+    expect(await page.title()).toBe('telemetry-hub')
+    const csv = await page.locator('#csv').getAttribute('href')
+    expect(await (await fetch(hub.http + csv)).text()).toContain('bold')
+    expect(errors).toEqual([])
+  })
+
+  test('no errors on the console and no violations of the content security policy', async () => {
+    const hub = await startHubProcess()
+    const now = Date.now()
+    await push(
+      hub,
+      Array.from({ length: 300 }, (_, i) => ({
+        device: `d${i % 3}`,
+        ts: now - i * 30 * minute,
+        values: { a: i, b: 1, c: 'x' },
+      })),
+    )
+    const { page, errors } = await open(hub)
+    await page.evaluate(
+      "document.addEventListener('securitypolicyviolation', (e) => console.error(e.violatedDirective))",
+    )
+    for (const span of ['15 min', '1 h', '6 h', '24 h', '7 d']) {
+      await page.locator('#spans a', { hasText: span }).click()
+      await expect.poll(() => points(page), patience).toBeGreaterThan(0)
+      await page.locator('#chart').hover()
+    }
+    await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' })
+    await row(page, 'd2').click()
+    await expect.poll(() => points(page), patience).toBeGreaterThan(0)
+    await page.setViewportSize({ width: 700, height: 500 })
+    await page.locator('#back').click()
+    await row(page, 'd1').waitFor()
+    expect(errors).toEqual([])
+  })
+
+  test('works at 360 px without horizontal scrolling', async () => {
+    const hub = await startHubProcess()
+    const long = 'a-name-without-any-space-that-is-far-wider-than-the-screen-of-a-telephone'
+    await push(hub, [{ device: long, values: { [long]: 123456789.125, note: 'text '.repeat(200), odometer: 1e9 } }])
+    const { page, errors } = await open(hub, '', 360)
+    const width = () => page.evaluate('document.documentElement.scrollWidth')
+    await row(page, long).waitFor()
+    expect(await width()).toBe(360)
+    await row(page, long).click()
+    await expect.poll(() => points(page), patience).toBe(1)
+    expect(await width()).toBe(360)
+    expect(await page.locator('#devices').isVisible()).toBe(false)
+    await page.locator('#back').click()
+    await row(page, long).waitFor()
+    expect(await page.locator('#chart').isVisible()).toBe(false)
+    expect(errors).toEqual([])
+  })
+})
+
+async function push(hub: HubProcess, readings: Record<string, unknown>[]): Promise<void> {
+  const response = await fetch(`${hub.http}/v1/telemetry`, { method: 'POST', body: JSON.stringify(readings) })
+  const answer = (await response.json()) as { rejected?: unknown }
+  expect(answer.rejected, JSON.stringify(answer)).toBeUndefined()
+}
+
+/** How many points the chart says it holds; 0 without a chart. */
+async function points(page: Page): Promise<number> {
+  return Number((await page.locator('#chart').getAttribute('data-points')) ?? 0)
+}
+
+/** How many points the API has. */
+async function stored(hub: HubProcess, from: number): Promise<number> {
+  const query = new URLSearchParams({ metrics: 'flow', from: String(from), limit: '100000' })
+  const { readings } = await hub.get<{ readings: unknown[] }>(`/v1/devices/pump/telemetry?${query}`)
+  return readings.length
+}
+
+function findBrowser(): string | null {
+  const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable']
+  const folders = (process.env.PATH ?? '').split(delimiter)
+  for (const file of names.flatMap((name) => folders.map((folder) => join(folder, name)))) {
+    try {
+      accessSync(file, constants.X_OK)
+      return file
+    } catch {
+      // Not here.
+    }
+  }
+  return null
+}
