@@ -16,6 +16,8 @@ export interface BrokerOptions {
   window: TimeWindow
   /** QoS 2 exchanges that a former run left open. */
   handshakes: readonly OpenExchanges[]
+  /** Why nothing can be stored at present: then nobody new comes in, whose messages would only wait. */
+  failure(): string | null
   /** A connection was closed for what it did; for the log. */
   onRefused(client: string, reason: string): void
 }
@@ -27,8 +29,11 @@ export interface Broker {
   attach(stream: Duplex): void
   isOnline(device: string): boolean
   readonly figures: BrokerFigures
-  /** No new connections; those that are open end after their acknowledgements are sent. */
-  close(): Promise<void>
+  /**
+   * No new connections; those that are open end after `settled` has resolved, when what had arrived by then is
+   * acknowledged.
+   */
+  close(settled: () => Promise<void>): Promise<void>
 }
 
 /** Counted since the start, or as it is now. */
@@ -43,6 +48,7 @@ interface BrokerFigures {
 
 // Larger reads make larger commits: all that one read holds is parsed and committed together.
 const socketBuffer = 256 * 1024
+const maxClientIdLength = 128
 const connectTimeoutMillis = 10_000
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
@@ -52,6 +58,9 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const { sessions } = persistence
   const presence = createPresence<Client>(publishPresence)
   const refusals = new WeakMap<Client, AuthenticateError>()
+  // A connection that ends fails all that it still had to do; one line tells it.
+  const complained = new WeakSet<Client>()
+  const streams = new Set<Duplex>()
   let published = 0
   let refused = 0
   let dropped = 0
@@ -65,9 +74,9 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     drainTimeout: drainTimeoutMillis,
     // Clients may send on before CONNACK; what they send is bounded by the size of a read.
     queueLimit: 10_000,
-    maxClientsIdLength: 128,
+    maxClientsIdLength: maxClientIdLength,
     preConnect: guarded((client, packet, done) => {
-      const refusal = connectProblem(packet.clientId, packet.clean)
+      const refusal = options.failure() === null ? connectProblem(packet.clientId, packet.clean) : unavailable()
       if (refusal) refusals.set(client, refusal)
       Object.assign(client, { username: packet.username })
       done(null, true)
@@ -99,7 +108,9 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
 
   function refuse(client: Client, error: Error): void {
     refused++
-    if (!closing) options.onRefused(client.id ?? '', error.message)
+    if (closing || complained.has(client)) return
+    complained.add(client)
+    options.onRefused(client.id ?? '', error.message)
   }
 
   function publishPresence(device: string, { state, since }: Presence): void {
@@ -136,6 +147,8 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   })
 
   function attach(stream: Duplex): void {
+    streams.add(stream)
+    stream.on('close', () => streams.delete(stream))
     limitPacketSize(aedes.handle(stream))
   }
 
@@ -153,10 +166,13 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
         sessions: sessions.figures,
       }
     },
-    async close() {
+    async close(settled) {
       closing = true
       const serverClosed = new Promise<void>((resolve) => server.close(() => resolve()))
+      await settled()
       await new Promise<void>((resolve) => aedes.close(resolve))
+      // Aedes knows only those who have sent their CONNECT.
+      for (const stream of streams) stream.destroy()
       await serverClosed
     },
   }
@@ -176,12 +192,21 @@ function grantedQos(client: Client, topic: string): 0 | 1 | 2 {
 function connectProblem(clientId: string, clean: boolean | undefined): AuthenticateError | null {
   // [MQTT-3.1.3-8]
   if (clientId === '' && clean === false) return refusal('a persistent session needs a client id')
+  if (clientId.length > maxClientIdLength)
+    return refusal(`the client id is longer than ${maxClientIdLength} characters`)
   return badText(clientId) ? refusal('the client id must be UTF-8 without the character U+0000') : null
 }
 
-function refusal(message: string): AuthenticateError {
-  const identifierRejected = 2
-  return Object.assign(new Error(message), { returnCode: identifierRejected })
+// MQTT 3.1.1 §3.2.2.3
+const identifierRejected = 2
+const serverUnavailable = 3
+
+function refusal(message: string, returnCode = identifierRejected): AuthenticateError {
+  return Object.assign(new Error(message), { returnCode })
+}
+
+function unavailable(): AuthenticateError {
+  return refusal('nothing can be stored at present', serverUnavailable)
 }
 
 function listen(server: Server, port: number, host: string): Promise<number> {

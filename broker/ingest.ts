@@ -1,12 +1,12 @@
 import { isUtf8 } from 'node:buffer'
 import { crc32 } from 'node:zlib'
 import type { Client, PublishPacket } from 'aedes'
-import { codecs } from '../devices/codecs.ts'
+import { decode } from '../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../devices/reading.ts'
 import type { Delivery, Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Route, Router } from '../devices/topics.ts'
-import { badText } from './matcher.ts'
+import { badText, maxKnownTopicLength } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
 
 export interface IngestOptions {
@@ -29,13 +29,15 @@ export type Acknowledge = (error?: Error | null) => void
  */
 export function createIngest({ sink, route, window, sessions, heard }: IngestOptions) {
   const known = new Map<string, Route | null>()
-  const waiting = new WeakMap<Client, number>()
+  // How many messages of a connection wait for their commit.
+  const waiting = new WeakMap<Client, { messages: number }>()
 
   function routeOf(topic: string): Route | null {
     let found = known.get(topic)
     if (found === undefined) {
-      if (known.size >= maxKnownRoutes) known.clear()
       found = route(topic)
+      if (topic.length > maxKnownTopicLength) return found
+      if (known.size >= maxKnownRoutes) known.clear()
       known.set(topic, found)
     }
     return found
@@ -52,36 +54,49 @@ export function createIngest({ sink, route, window, sessions, heard }: IngestOpt
       readings: [],
       rejected: [],
     }
-    let begun = false
-    if (client && packet.qos === 2 && packet.messageId !== undefined) {
-      const digest = crc32(packet.payload, crc32(packet.topic))
-      const handshake = { client: client.id, packetId: packet.messageId, digest }
-      begun = sessions.beginIncoming(handshake)
-      if (begun) delivery.handshake = handshake
-      else return inOrder(client, delivery, done)
-    }
     if (found) {
-      const decoded = decode(found, client, packet, delivery)
+      const decoded = read(found, client, packet, delivery)
       delivery.readings = decoded.readings
       delivery.rejected = decoded.rejected
       if (client) for (const { device } of decoded.readings) heard(client, device)
-    } else if (!begun && (!client || !waiting.get(client))) {
+    }
+    if (client && packet.qos === 2 && packet.messageId !== undefined) {
+      const digest = crc32(packet.payload, crc32(packet.topic))
+      const handshake = { client: client.id, packetId: packet.messageId, digest }
+      if (sessions.beginIncoming(handshake)) {
+        delivery.handshake = handshake
+      } else {
+        // It is stored already, or on its way: only the answer is due, in its turn.
+        delivery.readings = []
+        delivery.rejected = []
+      }
+    } else if (!found && (!client || !waiting.get(client)?.messages)) {
       return done(null)
     }
     inOrder(client, delivery, done)
   }
 
   function inOrder(client: Client | null, delivery: Delivery, done: Acknowledge): void {
-    if (client) waiting.set(client, (waiting.get(client) ?? 0) + 1)
+    const before = client ? queueOf(client) : null
+    if (before) before.messages++
     sink.accept(delivery, ({ failure }) => {
-      if (client) waiting.set(client, (waiting.get(client) ?? 1) - 1)
+      if (before) before.messages--
       if (failure === null) return done(null)
       if (delivery.handshake) sessions.cancelIncoming(delivery.handshake.client, delivery.handshake.packetId)
       done(new Error(failure))
     })
   }
 
-  function decode(found: Route, client: Client | null, packet: PublishPacket, delivery: Delivery): Decoded {
+  function queueOf(client: Client): { messages: number } {
+    let queue = waiting.get(client)
+    if (!queue) {
+      queue = { messages: 0 }
+      waiting.set(client, queue)
+    }
+    return queue
+  }
+
+  function read(found: Route, client: Client | null, packet: PublishPacket, delivery: Delivery): Decoded {
     const bytes = typeof packet.payload === 'string' ? Buffer.from(packet.payload) : packet.payload
     const reject = (reason: string): Decoded => ({ readings: [], rejected: [{ item: 1, payload: bytes, reason }] })
     if (found.kind === 'unknown') return reject(found.reason)
@@ -94,7 +109,7 @@ export function createIngest({ sink, route, window, sessions, heard }: IngestOpt
     const text = bytes.toString('utf8')
     if (text.includes('\ufffd') && !isUtf8(bytes)) return reject('the payload is not valid UTF-8')
     const metric = found.kind === 'own' ? null : found.metric
-    return codecs[found.codec](text, { device, metric, now: delivery.received, window })
+    return decode(found.codec, text, { device, metric, now: delivery.received, window })
   }
 }
 

@@ -11,6 +11,8 @@ type Done = (error?: Error | null) => void
 const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
 /** Topics whose listeners are remembered. Telemetry comes on the same topics again and again. */
 const maxKnownTopics = 50_000
+/** Longer topics are legal and rare: remembering them would cost more memory than looking them up costs time. */
+export const maxKnownTopicLength = 512
 
 /**
  * Who hears of a topic, in the form that Aedes expects of its `mq`.
@@ -26,8 +28,9 @@ export function createMatcher() {
   function listenersOf(topic: string): Listener[] {
     let listeners = known.get(topic)
     if (!listeners) {
-      if (known.size >= maxKnownTopics) known.clear()
       listeners = filters.match(topic)
+      if (topic.length > maxKnownTopicLength) return listeners
+      if (known.size >= maxKnownTopics) known.clear()
       known.set(topic, listeners)
     }
     return listeners
@@ -78,13 +81,22 @@ export function badText(text: string): boolean {
 
 /** Whether a topic matches a filter; both well-formed. */
 export function matchesFilter(topic: string, filter: string): boolean {
-  // [MQTT-4.7.2-1]
-  if (topic.startsWith('$') && (filter.startsWith('+') || filter.startsWith('#'))) return false
-  const levels = topic.split('/')
+  return compileFilter(filter)(topic)
+}
+
+/** A filter taken apart once, for many topics. */
+export function compileFilter(filter: string): (topic: string) => boolean {
+  if (!filter.includes('+') && !filter.includes('#')) return (topic) => topic === filter
   const wanted = filter.split('/')
-  for (const [index, level] of wanted.entries()) {
-    if (level === '#') return true
-    if (index >= levels.length || (level !== '+' && level !== levels[index])) return false
+  const wildFirst = wanted[0] === '+' || wanted[0] === '#'
+  return (topic) => {
+    // [MQTT-4.7.2-1]
+    if (wildFirst && topic.startsWith('$')) return false
+    const levels = topic.split('/')
+    for (const [index, level] of wanted.entries()) {
+      if (level === '#') return true
+      if (index >= levels.length || (level !== '+' && level !== levels[index])) return false
+    }
+    return levels.length === wanted.length
   }
-  return levels.length === wanted.length
 }

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Subscription } from 'aedes'
 import { Qlobber } from 'qlobber'
 import type { Handshake } from '../devices/sink.ts'
-import { filterProblem, matchesFilter } from './matcher.ts'
+import { compileFilter, filterProblem, maxKnownTopicLength } from './matcher.ts'
 
 /*
  * What the broker remembers of its clients between two of their packets, in the form that Aedes expects of its
@@ -76,7 +76,14 @@ export interface Sessions {
   cancelIncoming(client: string, packetId: number): void
   /** The client's connection has ended: what was sent on it and not acknowledged is sent again on the next one. */
   connectionEnded(client: string): void
-  readonly figures: { retained: number; sessions: number; queued: number; queueDropped: number; incoming: number }
+  readonly figures: {
+    retained: number
+    sessions: number
+    queued: number
+    queueDropped: number
+    retainedDropped: number
+    incoming: number
+  }
 }
 
 /** `open` holds the QoS 2 exchanges that a former run left behind. */
@@ -96,6 +103,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
   let broker: Aedes | null = null
   let queued = 0
   let queueDropped = 0
+  let retainedDropped = 0
 
   function sessionOf(client: string): Session {
     let session = sessions.get(client)
@@ -157,9 +165,11 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
       retained.delete(packet.topic)
       retainedBytes -= before?.payload.length ?? 0
       if (packet.payload.length === 0) return
-      const full = retained.size >= sessionLimits.maxRetained || retainedBytes > sessionLimits.maxRetainedBytes
-      if (full) throw new Error('the broker retains no more messages: its limit is reached')
-      retained.set(packet.topic, { ...packet })
+      if (retained.size >= sessionLimits.maxRetained || retainedBytes > sessionLimits.maxRetainedBytes) {
+        retainedDropped++
+        return
+      }
+      retained.set(packet.topic, { ...packet, payload: ownCopy(packet.payload) })
       retainedBytes += packet.payload.length
     },
     createRetainedStream: (filter: string) => Readable.from(retainedBy([filter])),
@@ -170,6 +180,9 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
       for (const subscription of subscriptions) {
         // Aedes stores a SUBSCRIBE whole, also the filters of it that were refused.
         if (filterProblem(subscription.topic) !== null) continue
+        // And stores it anew for each of them: what is there already must cost nothing.
+        const known = session.subscriptions.get(subscription.topic)
+        if (known?.qos === subscription.qos) continue
         unsubscribe(client.id, session, subscription.topic)
         session.subscriptions.set(subscription.topic, { ...subscription })
         if (subscription.qos === 0) continue
@@ -295,16 +308,21 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
   }
 
   function* retainedBy(filters: string[]) {
-    for (const [topic, packet] of retained) {
-      for (const filter of filters) if (matchesFilter(topic, filter)) yield packet
+    for (const filter of filters) {
+      const exact = retained.get(filter)
+      if (exact) yield exact
+      if (!filter.includes('+') && !filter.includes('#')) continue
+      const matches = compileFilter(filter)
+      for (const [topic, packet] of retained) if (matches(topic)) yield packet
     }
   }
 
   function subscribersOf(topic: string): Subscriber[] {
     let found = knownTopics.get(topic)
     if (!found) {
-      if (knownTopics.size >= maxKnownTopics) knownTopics.clear()
       found = subscribers.match(topic)
+      if (topic.length > maxKnownTopicLength) return found
+      if (knownTopics.size >= maxKnownTopics) knownTopics.clear()
       knownTopics.set(topic, found)
     }
     return found
@@ -339,7 +357,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
     get figures() {
       let open = 0
       for (const ids of incoming.values()) open += ids.size
-      return { retained: retained.size, sessions: sessions.size, queued, queueDropped, incoming: open }
+      return { retained: retained.size, sessions: sessions.size, queued, queueDropped, retainedDropped, incoming: open }
     },
   }
   return Object.assign(persistence, { sessions: api })
@@ -347,8 +365,22 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
 
 /** What is kept of a packet; without what the parser and the broker noted on it. */
 function copyOf({ cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup }: QueuedPacket): QueuedPacket {
-  const kept = { cmd, brokerId, brokerCounter, topic, payload, qos, retain: retain ?? false, dup: dup ?? false }
+  const kept = {
+    cmd,
+    brokerId,
+    brokerCounter,
+    topic,
+    payload: ownCopy(payload),
+    qos,
+    retain: retain ?? false,
+    dup: dup ?? false,
+  }
   return Object.assign(kept, { messageId: undefined }) as unknown as QueuedPacket
+}
+
+// A payload is a piece of what one read of the socket brought; kept as it is, it would keep all of that in memory.
+function ownCopy(payload: string | Buffer): Buffer {
+  return Buffer.from(payload as Buffer)
 }
 
 function keyOf({ brokerId, brokerCounter }: QueuedPacket): string {

@@ -34,16 +34,35 @@ export const codecs = {
 
 export type CodecName = keyof typeof codecs
 
+/** Reads a message with a codec, and looks after what no codec is prepared for. */
+export function decode(codec: CodecName, text: string, context: Context): Decoded {
+  try {
+    return collapse(codecs[codec](text, context), text)
+  } catch (error) {
+    // JSON that is nested some thousand levels deep can be read, but not written again.
+    if (error instanceof RangeError) return rejectAll(text, 'the payload is nested too deeply')
+    throw error
+  }
+}
+
+/** With very many bad items, the message is kept once and not a piece for each of them. */
+export function collapse({ readings, rejected }: Decoded, text: string): Decoded {
+  const [first] = rejected
+  if (rejected.length <= limits.maxRejected || !first) return { readings, rejected }
+  const reason = `${rejected.length} items cannot be read, the first of them is item ${first.item}: ${first.reason}`
+  return { readings, rejected: [{ item: first.item, payload: text, reason }] }
+}
+
 /**
  * The native shapes: `{metric: value}`, `{ts, metric: value}`, `{ts, values: {…}}`, and arrays of them.
  * A topic that names a metric also takes a bare scalar.
  */
-export function decodeJson(text: string, context: Context): Decoded {
+function decodeJson(text: string, context: Context): Decoded {
   const parsed = parse(text)
   if (parsed === undefined) {
     return context.metric === null ? rejectAll(text, notJson(text)) : decodeScalar(text, context)
   }
-  if (Array.isArray(parsed)) return decodeItems(parsed, context)
+  if (Array.isArray(parsed)) return decodeItems(parsed, text, context)
   const reading = toReading(parsed, context)
   return typeof reading === 'string' ? rejectAll(text, reading) : { readings: [reading], rejected: [] }
 }
@@ -79,13 +98,17 @@ function decodeGateway(text: string, context: Context): Decoded {
   if (parsed === undefined) return rejectAll(text, notJson(text))
   if (!isObject(parsed)) return rejectAll(text, 'a gateway sends an object from device to an array of readings')
   const decoded: Decoded = { readings: [], rejected: [] }
+  const count = Object.values(parsed).reduce(
+    (sum: number, content) => sum + (Array.isArray(content) ? content.length : 1),
+    0,
+  )
+  if (count > limits.maxReadings) return rejectAll(text, tooMany)
   let item = 0
   for (const [device, content] of Object.entries(parsed)) {
     const problem = deviceProblem(device)
     for (const entry of Array.isArray(content) ? content : [content]) {
       item++
-      const reading =
-        item > limits.maxReadings ? tooMany : (problem ?? toReading(entry, { ...context, device, metric: null }))
+      const reading = problem ?? toReading(entry, { ...context, device, metric: null })
       if (typeof reading !== 'string') decoded.readings.push(reading)
       else decoded.rejected.push({ item, payload: JSON.stringify({ [device]: [entry] }), reason: reading })
     }
@@ -125,12 +148,13 @@ function decodeReport(text: string, context: Context, rewrite: (report: Report) 
   return typeof reading === 'string' ? rejectAll(text, reading) : { readings: [reading], rejected: [] }
 }
 
-const tooMany = `a message holds at most ${limits.maxReadings} readings: send the rest in another one`
+const tooMany = `a message holds at most ${limits.maxReadings} readings: send them in several`
 
-function decodeItems(items: unknown[], context: Context): Decoded {
+function decodeItems(items: unknown[], text: string, context: Context): Decoded {
+  if (items.length > limits.maxReadings) return rejectAll(text, tooMany)
   const decoded: Decoded = { readings: [], rejected: [] }
   items.forEach((entry, index) => {
-    const reading = index >= limits.maxReadings ? tooMany : toReading(entry, context)
+    const reading = toReading(entry, context)
     if (typeof reading !== 'string') decoded.readings.push(reading)
     else decoded.rejected.push({ item: index + 1, payload: JSON.stringify(entry), reason: reading })
   })
@@ -185,8 +209,17 @@ function addMember(reading: Reading, metric: string, content: unknown, depth: nu
     return addValue(reading, metric, content)
   }
   if (content === null) return null
-  if (Array.isArray(content)) return addValue(reading, metric, JSON.stringify(content))
+  if (Array.isArray(content)) return addArray(reading, metric, content)
   return addMembers(reading, content as Report, `${metric}.`, depth + 1, false)
+}
+
+function addArray(reading: Reading, metric: string, items: unknown[]): string | null {
+  try {
+    return addValue(reading, metric, JSON.stringify(items))
+  } catch {
+    // JSON that is nested some thousand levels deep can be read, but not written again.
+    return `the array "${metric}" is nested too deeply`
+  }
 }
 
 function addValue(reading: Reading, metric: string, value: Value): string | null {

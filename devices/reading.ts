@@ -40,6 +40,8 @@ export const limits = {
   maxDepth: 16,
   /** Readings in one message; a back-fill is sent in several. */
   maxReadings: 10_000,
+  /** Bad items of one message that are kept one by one; with more of them the message is kept as it came. */
+  maxRejected: 100,
 } as const
 
 // A device id is one level of an MQTT topic: no separators, no wildcards, nothing invisible.
@@ -49,7 +51,9 @@ const notInMetric = /\p{Cc}/u
 /** What is wrong with a device id, or `null`. */
 export function deviceProblem(device: unknown): string | null {
   if (typeof device !== 'string' || device === '') return 'the device id is missing'
-  if (device.length > limits.maxNameLength) return `the device id is longer than ${limits.maxNameLength} characters`
+  if (isTooLong(device)) return `the device id is longer than ${limits.maxNameLength} characters`
+  // Both stand for other addresses in a URL, so that nobody could ask for the device.
+  if (device === '.' || device === '..') return `a device must not be called "${device}"`
   if (notInDevice.test(device)) return 'a device id must not hold "/", "+", "#" or control characters'
   if (!device.isWellFormed()) return 'the device id is not valid Unicode'
   return null
@@ -58,7 +62,7 @@ export function deviceProblem(device: unknown): string | null {
 /** What is wrong with the name of a metric, or `null`. */
 export function metricProblem(metric: string): string | null {
   if (metric === '') return 'the name of a metric is empty'
-  if (metric.length > limits.maxNameLength) {
+  if (isTooLong(metric)) {
     return `the metric "${metric.slice(0, 32)}…" has a name longer than ${limits.maxNameLength} characters`
   }
   if (notInMetric.test(metric)) return 'the name of a metric holds control characters'
@@ -66,6 +70,11 @@ export function metricProblem(metric: string): string | null {
   if (metric === '__proto__') return 'a metric must not be named "__proto__"'
   if (!metric.isWellFormed()) return 'the name of a metric is not valid Unicode'
   return null
+}
+
+// A character is a code point, as a person counts them, not a unit of UTF-16.
+function isTooLong(name: string): boolean {
+  return name.length > limits.maxNameLength && [...name].length > limits.maxNameLength
 }
 
 /** What is wrong with the text of a value, or `null`. */

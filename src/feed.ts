@@ -23,13 +23,16 @@ interface FollowOptions {
  * The log as everybody reads it. Replay and live are the same: a reader asks for what comes after its place, and
  * waits for the bell when there is nothing. Nobody has a queue; who is slow is behind in the log.
  */
+/** What a reader asks for; the feed knows by itself where the log ends. */
+export type FeedQuery = Omit<LogQuery, 'before'>
+
 export interface Feed {
   /** One past the last reading. */
   readonly end: Offset
   /** What comes after a place. A page whose `oldest` is beyond the place says that it is no longer kept. */
-  read(query: LogQuery): Promise<FeedPage>
+  read(query: FeedQuery): Promise<FeedPage>
   /** Page after page, for ever; ends when the feed closes or the signal is aborted, or with a place that is gone. */
-  follow(query: LogQuery, options: FollowOptions): AsyncGenerator<FeedPage, void, void>
+  follow(query: FeedQuery, options: FollowOptions): AsyncGenerator<FeedPage, void, void>
   /** Resolves when there may be something at `after`, after `millis`, or when it is no use to wait. */
   wait(after: Offset, millis: number, signal: AbortSignal): Promise<void>
   /** What the writer committed. */
@@ -45,6 +48,9 @@ const maxTailBytes = 8 * 1024 * 1024
 /** While readings pour in, the bell rings at most so often: each ring costs every live reader a frame. */
 const ringMillis = 4
 const maxReaders = 256
+const maxPages = 32
+/** Bytes of the log that one reader goes through in a turn, so that others get theirs: a few milliseconds. */
+const maxStepBytes = 512 * 1024
 
 export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd: Offset): Feed {
   const tail: Committed[] = []
@@ -66,13 +72,14 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
     bell.ring()
   }
 
-  async function read(query: LogQuery): Promise<FeedPage> {
-    if (query.after === end) return pageOf({ entries: [], offsets: [], next: end, oldest: 0 })
+  async function read(query: FeedQuery): Promise<FeedPage> {
+    if (query.after >= end) return pageOf({ entries: [], offsets: [], next: end, oldest: 0 })
     if (tail.length > 0 && query.after >= (tail[0] as Committed).first) return readTail(query)
-    return pageOf(await store.readLog(query))
+    // Reader threads may see a commit before this thread has heard of it.
+    return pageOf(await store.readLog({ ...query, before: end }))
   }
 
-  function readTail(query: LogQuery): FeedPage {
+  function readTail(query: FeedQuery): FeedPage {
     const { after, limit, filter } = query
     const filterKey = JSON.stringify([filter.devices, filter.metrics])
     const key = `${after} ${limit} ${filterKey}`
@@ -80,10 +87,14 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
     if (known) return known
     const readEntries = readerFor(filterKey, filter)
     const page: LogPage = { entries: [], offsets: [], next: after, oldest: 0 }
-    for (let i = placeOf(after); i < tail.length && page.entries.length < limit; i++) {
-      page.next = readEntries(tail[i] as Committed, after, limit, page)
+    let bytes = 0
+    for (let i = placeOf(after); i < tail.length && page.entries.length < limit && bytes < maxStepBytes; i++) {
+      const commit = tail[i] as Committed
+      page.next = readEntries(commit, after, limit, page)
+      bytes += commit.records.length
     }
     const made = pageOf(page)
+    if (pages.size >= maxPages) pages.clear()
     pages.set(key, made)
     return made
   }
@@ -121,8 +132,9 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
     }
   }
 
-  async function* follow(query: LogQuery, { signal, heartbeat }: FollowOptions): AsyncGenerator<FeedPage, void, void> {
+  async function* follow(query: FeedQuery, { signal, heartbeat }: FollowOptions): AsyncGenerator<FeedPage, void, void> {
     let after = query.after
+    let lastWord = Date.now()
     followers++
     try {
       while (!signal.aborted) {
@@ -130,16 +142,15 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
         if (signal.aborted) return
         const gone = page.oldest > after && after !== earliest
         after = page.next
-        if (page.entries.length > 0 || gone) yield page
-        if (gone) return
-        if (!page.caughtUp) continue
-        if (closed) return
-        const before = Date.now()
-        await wait(after, heartbeat, signal)
-        // Also while readings pass that the filter leaves out, the reader hears how far it has come.
-        if (after >= end && !signal.aborted && (closed || Date.now() - before >= heartbeat)) {
-          yield pageOf({ entries: [], offsets: [], next: after, oldest: 0 })
+        // Also while readings pass that the filter leaves out, the reader hears how far it has come; and where it is
+        // when the hub stops.
+        if (page.entries.length > 0 || gone || closed || Date.now() - lastWord >= heartbeat) {
+          lastWord = Date.now()
+          yield page
         }
+        if (gone || closed) return
+        if (page.caughtUp) await wait(after, Math.max(1, heartbeat - (Date.now() - lastWord)), signal)
+        else await nextTurn()
       }
     } finally {
       followers--
@@ -170,6 +181,10 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
       bell.ringNow()
     },
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 /** A bell without data: whoever waits is woken and looks for himself. */

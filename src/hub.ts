@@ -14,6 +14,9 @@ import { UnusableFile } from './store/sqlite/schema.ts'
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
 import { createWriter } from './writer.ts'
 
+/** How long readers that do not read may hold up a stop. */
+const readerGraceMillis = 1_000
+
 /** A hub that runs. */
 export interface Hub {
   mqttPort: number
@@ -36,6 +39,12 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     failure = status.failure
   })
 
+  store.onDeath((reason) => {
+    // Half a hub would take messages in that it cannot answer for. A supervisor starts a whole one.
+    log.fatal(`${reason}: the hub ends`)
+    process.exit(1)
+  })
+
   const dictionary = createDictionary(store.opened)
   const feed = createFeed(store, dictionary.names, store.opened.end)
   const writer = createWriter(store, dictionary, feed.push)
@@ -46,6 +55,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     route,
     window,
     handshakes: store.opened.handshakes,
+    failure: () => failure,
     onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),
   })
   const metrics = createMetrics({
@@ -75,13 +85,15 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   const stopRetention = startRetention(store, config, log)
 
   let closing: Promise<void> | null = null
-  // The reverse of the start: no new messages, then the last commit, then the readers, then the file.
+  // The reverse of the start: no new messages, the last commit and its acknowledgements, the readers, the file.
   async function close(): Promise<void> {
     stopRetention()
-    feed.close()
-    await broker.close()
+    await broker.close(writer.settled)
     await writer.close()
+    feed.close()
+    const impatience = setTimeout(() => http.server.closeAllConnections(), readerGraceMillis)
     await http.close()
+    clearTimeout(impatience)
     await store.close()
   }
   const hub: Hub = {
@@ -95,7 +107,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   try {
     hub.mqttPort = await broker.listen(config.mqttPort, config.host).catch(portProblem('--mqtt-port', config.mqttPort))
     await http
-      .listen({ port: config.httpPort, host: config.host, listenTextResolver: () => '' })
+      .listen({ port: config.httpPort, host: config.host, listenTextResolver: (address) => `HTTP at ${address}` })
       .catch(portProblem('--http-port', config.httpPort))
     hub.httpPort = (http.server.address() as AddressInfo).port
     return hub

@@ -14,7 +14,14 @@ export interface MetricSources {
     published: number
     refused: number
     dropped: number
-    sessions: { retained: number; sessions: number; queued: number; queueDropped: number; incoming: number }
+    sessions: {
+      retained: number
+      sessions: number
+      queued: number
+      queueDropped: number
+      retainedDropped: number
+      incoming: number
+    }
   }
   followers(): number
   failure(): string | null
@@ -81,6 +88,12 @@ const figures: Figure[] = [
     ({ broker }) => broker.dropped,
   ],
   ['gauge', 'hub_mqtt_retained', 'Retained messages', ({ broker }) => broker.sessions.retained],
+  [
+    'counter',
+    'hub_mqtt_retained_dropped_total',
+    'Messages that were not retained, for the limit',
+    ({ broker }) => broker.sessions.retainedDropped,
+  ],
   ['gauge', 'hub_mqtt_sessions', 'Persistent sessions', ({ broker }) => broker.sessions.sessions],
   ['gauge', 'hub_mqtt_queued', 'Messages that wait for their clients', ({ broker }) => broker.sessions.queued],
   [

@@ -5,6 +5,8 @@ import { createRecordBuilder } from './store/record.ts'
 import type { Appended, Batch, HandshakeEntry, Offset, Store } from './store/store.ts'
 
 export interface Writer extends Sink {
+  /** Resolves when everything that was accepted so far is answered. */
+  settled(): Promise<void>
   /** Commits what waits and refuses what comes after. */
   close(): Promise<void>
   readonly figures: WriterFigures
@@ -151,8 +153,15 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     answer(group, outcome)
   }
 
+  // A delivery without content takes its turn like any other.
+  function settled(): Promise<void> {
+    if (!committing || closed !== null) return Promise.resolve()
+    return new Promise((resolve) => wait({ first: records.count, count: 0, done: () => resolve() }))
+  }
+
   return {
     accept,
+    settled,
     release,
     discard,
     figures,

@@ -118,10 +118,10 @@ function startsFrom({ from, to }: Range, intervals: Intervals, limit: number): M
 function startsTo({ from, to }: Range, intervals: Intervals, limit: number): Millis[] {
   const starts: Millis[] = []
   for (let at = intervals.start(to - 1); starts.length < limit; at = intervals.start(at - 1)) {
-    starts.unshift(at)
+    starts.push(at)
     if (at <= from) break
   }
-  return starts
+  return starts.reverse()
 }
 
 // Neighbours outside the page fill its edges, so that a page shows what the whole answer would show there.

@@ -21,17 +21,22 @@ export interface Encoding {
   nulls: boolean
 }
 
-/** A table as the content of an answer; see `HistoryPage.body`. */
-export function encodeTable(table: Table, format: Format, encoding: Encoding): string {
+/** Where rows are wide, a page ends before its limit of rows: a text must fit into memory, and into V8's strings. */
+const maxTextLength = 32 * 1024 * 1024
+
+/** A table as the content of an answer, as many of its rows as fit; see `HistoryPage.body`. */
+export function encodeTable(table: Table, format: Format, encoding: Encoding): { text: string; rows: number } {
   const { lineOf, separator, terminator } = encoders[format]
   const line = lineOf(table, encoding)
   const count = table.times.length
   const lines: string[] = []
-  for (let i = 0; i < count; i++) {
-    const row = encoding.desc ? count - 1 - i : i
-    lines.push(line(row))
+  let length = 0
+  for (let i = 0; i < count && length < maxTextLength; i++) {
+    const text = line(encoding.desc ? count - 1 - i : i)
+    length += text.length
+    lines.push(text)
   }
-  return lines.length === 0 ? '' : lines.join(separator) + terminator
+  return { text: lines.length === 0 ? '' : lines.join(separator) + terminator, rows: lines.length }
 }
 
 /** The name of a column in CSV and `columns`. */

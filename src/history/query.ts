@@ -14,6 +14,8 @@ export interface HistoryQuery {
   device: string
   /** Patterns of metrics; empty: all. */
   metrics: string[]
+  /** The very columns of the answer, in their order, where an earlier page has set them; else `null`. */
+  columns: string[] | null
   /** Inclusive; `null`: from the first reading. */
   from: Millis | null
   /** Exclusive; `null`: to the last reading. */
@@ -44,6 +46,8 @@ export interface HistoryPage {
   body: Uint8Array
   /** The names of the columns after `ts`, in the order of the rows. */
   columns: string[]
+  /** The metrics of those columns, to be given to the next page as its `columns`. */
+  metrics: string[]
   rows: number
   /** Where the next page begins (with `desc`: ends), or `null` when this was the last one. */
   next: Millis | null

@@ -8,8 +8,7 @@ const pages = fileURLToPath(new URL('../dashboard/public/', import.meta.url))
 const charts = join(dirname(createRequire(import.meta.url).resolve('uplot/package.json')), 'dist')
 
 // Everything comes from the hub itself, and nothing runs that is not a file of it.
-const contentSecurityPolicy =
-  "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 /** The page at `/`, with the files that it needs. */
 export async function dashboardRoutes(app: FastifyInstance): Promise<void> {

@@ -61,9 +61,9 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
         },
       },
       async (request, reply) => {
-        const patterns = readList(request.query.devices)
+        const devices = readList(request.query.devices)
         const { items, next } = await page(request, reply, request.query, (limit, after) =>
-          store.devices({ after, limit, patterns }),
+          store.devices({ after, limit, devices, exact: false }),
         )
         return { devices: items.map(withPresence), next }
       },
@@ -81,7 +81,7 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       },
       async (request) => {
         const { device } = request.params
-        const [summary] = await store.devices({ after: '', limit: 1, patterns: [exact(device)] })
+        const [summary] = await store.devices({ after: '', limit: 1, devices: [device], exact: true })
         if (!summary) throw unknownDevice(device)
         return withPresence(summary)
       },
@@ -102,7 +102,7 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       async (request, reply) => {
         const { device } = request.params
         const metrics = readList(request.query.metrics)
-        const [latest] = await store.latest({ after: '', limit: 1, patterns: [exact(device)], metrics })
+        const [latest] = await store.latest({ after: '', limit: 1, devices: [device], exact: true, metrics })
         if (!latest) throw unknownDevice(device)
         return sendTagged(request, reply, JSON.stringify(latest))
       },
@@ -124,10 +124,10 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
         },
       },
       async (request, reply) => {
-        const patterns = readList(request.query.devices)
+        const devices = readList(request.query.devices)
         const metrics = readList(request.query.metrics)
         const { items, next } = await page(request, reply, request.query, (limit, after) =>
-          store.latest({ after, limit, patterns, metrics }),
+          store.latest({ after, limit, devices, exact: false, metrics }),
         )
         return sendTagged(request, reply, JSON.stringify({ devices: items, next }))
       },
@@ -141,12 +141,6 @@ export function unknownDevice(device: string): Problem {
     `the hub knows no device "${device}"`,
     'GET /v1/devices lists those that it knows',
   )
-}
-
-/** A path names one device, also one that has a `*` in its name. */
-function exact(device: string): string {
-  if (device.includes('*')) throw new Problem('unknown-device', `the hub knows no device "${device}"`)
-  return device
 }
 
 function readNameCursor(cursor: string): string {

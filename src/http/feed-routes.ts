@@ -4,14 +4,15 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { type CursorProblem, readCursor, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
-import { earliest, type FeedPage } from '../feed.ts'
-import type { LogQuery } from '../store/store.ts'
+import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
 import { readList } from './parameters.ts'
 import { problemType } from './problem.ts'
 
 const maxWaitSeconds = 60
 const heartbeatMillis = 15_000
+/** How long a poll looks for a reading that passes its filter. */
+const scanMillis = 1_000
 /** Readings of one frame. */
 const defaultLimit = 1000
 
@@ -83,12 +84,21 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     const wait = readWait(request)
     const deadline = Date.now() + wait * 1000
     const signal = closeSignal(reply)
+    const patience = Math.max(deadline, Date.now() + scanMillis)
     let page = await feed.read(query)
     refuseGone(page, query)
-    // A filter may pass over much that it does not want: go on until there is something, or nothing more.
-    while (page.entries.length === 0 && !(page.caughtUp && Date.now() >= deadline) && !signal.aborted && !feed.closed) {
+    // A filter may pass over much that it does not want: go on until there is something, or nothing more, but not for
+    // so long that the reader gives up; it has a cursor to go on from.
+    while (
+      page.entries.length === 0 &&
+      Date.now() < (page.caughtUp ? deadline : patience) &&
+      !signal.aborted &&
+      !feed.closed
+    ) {
       if (page.caughtUp) await feed.wait(page.next, deadline - Date.now(), signal)
-      page = await feed.read({ ...query, after: page.next })
+      const after = page.next
+      page = await feed.read({ ...query, after })
+      refuseGone(page, { after })
     }
     if (wait > 0 && request.headers.prefer !== undefined) reply.header('preference-applied', `wait=${wait}`)
     return reply
@@ -105,10 +115,10 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
   ): Promise<FastifyReply> {
     const query = await readQuery(request, 'latest')
     const signal = closeSignal(reply)
-    refuseGone(await feed.read({ ...query, limit: 1 }), query)
+    const place = await firstPlace(query)
     async function* chunks() {
       // So that headers and the place are known at once, also while nothing happens.
-      yield encode({ ...emptyPage, next: query.after === earliest ? 1 : query.after })
+      yield encode({ ...emptyPage, next: place })
       for await (const page of feed.follow(query, { signal, heartbeat: heartbeatMillis })) yield encode(page)
     }
     return reply
@@ -143,13 +153,14 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     socket.on('message', () => {})
     try {
       const query = await readQuery(request, 'latest')
-      refuseGone(await feed.read({ ...query, limit: 1 }), query)
-      await sendFrame(socket, `{"type":"hello","cursor":"${cursor({ next: query.after })}"}`)
+      const place = await firstPlace(query)
+      await sendFrame(socket, `{"type":"hello","cursor":"${cursor({ next: place })}"}`)
       for await (const page of feed.follow(query, { signal: aborter.signal, heartbeat: heartbeatMillis })) {
         const type = page.entries.length > 0 ? `"readings","readings":[${page.json}]` : '"heartbeat"'
         // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
         await sendFrame(socket, `{"type":${type},"cursor":"${cursor(page)}"}`)
       }
+      if (!feed.closed) throw new Problem('cursor-gone', 'the reader fell behind what the log keeps')
       socket.close(1001, 'the hub is stopping')
     } catch (error) {
       if (aborter.signal.aborted) return
@@ -161,7 +172,7 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     }
   }
 
-  async function readQuery(request: FastifyRequest, otherwise: 'earliest' | 'latest'): Promise<LogQuery> {
+  async function readQuery(request: FastifyRequest, otherwise: 'earliest' | 'latest'): Promise<FeedQuery> {
     const query = request.query as Query
     const after = (request.headers['last-event-id'] as string | undefined) || query.after || otherwise
     return {
@@ -180,7 +191,14 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     throw new Problem(code, detail, 'start again with after=earliest or after=latest')
   }
 
-  function refuseGone(page: FeedPage, { after }: LogQuery): void {
+  /** Where a stream begins: a place that works as a cursor, also for who asked for the earliest. */
+  async function firstPlace(query: FeedQuery): Promise<number> {
+    const page = await feed.read({ ...query, limit: 1 })
+    refuseGone(page, query)
+    return query.after === earliest ? Math.max(page.oldest, 1) : query.after
+  }
+
+  function refuseGone(page: FeedPage, { after }: Pick<FeedQuery, 'after'>): void {
     if (after === earliest || page.oldest <= after) return
     const oldest = writeCursor(hub, page.oldest)
     throw new Problem(

@@ -82,12 +82,14 @@ stream everything.`,
   // Page by page from the reader threads, as fast as the client takes it; nothing is held but the page on its way.
   async function* stream(query: HistoryQuery, first: HistoryPage, limit: number): AsyncGenerator<Uint8Array | string> {
     if (query.format === 'csv') yield csvHeader(first.columns)
+    // A metric that appears meanwhile has no column in a file whose header is written.
+    const columns = first.metrics
     let page: HistoryPage | null = first
     for (let left = limit; page; ) {
       if (page.body.length > 0) yield page.body
       left -= page.rows
       if (page.next === null || left <= 0) return
-      page = await store.history({ ...query, position: page.next, limit: Math.min(streamRows, left) })
+      page = await store.history({ ...query, position: page.next, limit: Math.min(streamRows, left), columns })
     }
   }
 }
@@ -130,6 +132,7 @@ function readQuery(request: FastifyRequest): HistoryQuery {
   return {
     device,
     metrics: readList(query.metrics),
+    columns: null,
     from,
     to,
     order: readChoice('order', query.order ?? 'asc', ['asc', 'desc']),

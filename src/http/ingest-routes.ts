@@ -1,5 +1,5 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
-import { decodeJson, toReading } from '../../devices/codecs.ts'
+import { collapse, decode, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
 import type { Delivery, Outcome } from '../../devices/sink.ts'
 import { writeCursor } from '../cursor.ts'
@@ -53,7 +53,7 @@ export function ingestRoutes({ store, sink, window, failure }: HttpContext): Fas
         if (problem) throw new Problem('invalid-request', problem)
         const received = Date.now()
         const context = { device, metric: null, now: received, window }
-        const decoded = decodeJson(String(request.body ?? ''), context)
+        const decoded = decode('json', String(request.body ?? ''), context)
         if (decoded.readings.length === 0) refuseAll(decoded)
         return commit({ origin: `POST ${request.url}`, device, received, ...decoded }, decoded)
       },
@@ -72,14 +72,15 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
       },
       async (request) => {
         const received = Date.now()
-        const items = readItems(String(request.body ?? ''))
+        const body = String(request.body ?? '')
+        const items = readItems(body)
         const decoded: Decoded = { readings: [], rejected: [] }
         for (const { line, content, text } of items) {
           const reading = toDeviceReading(content, received)
           if (typeof reading !== 'string') decoded.readings.push(reading)
-          else decoded.rejected.push({ item: line, payload: text ?? JSON.stringify(content), reason: reading })
+          else decoded.rejected.push({ item: line, payload: text ?? asText(content), reason: reading })
         }
-        return commit({ origin: `POST ${request.url}`, device: '', received, ...decoded }, decoded)
+        return commit({ origin: `POST ${request.url}`, device: '', received, ...collapse(decoded, body) }, decoded)
       },
     )
 
@@ -161,6 +162,14 @@ function readLines(body: string): Item[] {
     if (text.trim() !== '') items.push({ line: index + 1, content: parse(text), text })
   })
   return items
+}
+
+function asText(content: unknown): string {
+  try {
+    return JSON.stringify(content)
+  } catch {
+    throw new Problem('invalid-telemetry', 'the body is nested too deeply')
+  }
 }
 
 function parse(text: string): unknown {

@@ -2,9 +2,9 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { Problem, type ProblemCode, problems } from '../errors.ts'
 
 /** Makes every error an answer of RFC 9457: those of the hub, those of Fastify, and those nobody thought of. */
-export function answerProblems(app: FastifyInstance): void {
+export function answerProblems(app: FastifyInstance, failure: () => string | null): void {
   app.setErrorHandler((error: FastifyError | Problem, request, reply) =>
-    sendProblem(request, reply, asProblem(error, request)),
+    sendProblem(request, reply, asProblem(error, request, failure())),
   )
   app.setNotFoundHandler((request, reply) => {
     const detail = `there is nothing at ${request.method} ${request.url.split('?')[0]}`
@@ -12,7 +12,7 @@ export function answerProblems(app: FastifyInstance): void {
   })
 }
 
-function asProblem(error: FastifyError | Problem, request: FastifyRequest): Problem {
+function asProblem(error: FastifyError | Problem, request: FastifyRequest, failure: string | null): Problem {
   if (error instanceof Problem) return error
   if (error.validation) return new Problem('invalid-request', error.message)
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
@@ -21,6 +21,7 @@ function asProblem(error: FastifyError | Problem, request: FastifyRequest): Prob
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) {
     return new Problem('invalid-request', error.message)
   }
+  if (failure !== null) return new Problem('storage-unavailable', `the database cannot be read at present: ${failure}`)
   request.log.error({ err: error }, 'a request has failed')
   return new Problem('internal-error', 'the hub has failed to answer; its log says why')
 }

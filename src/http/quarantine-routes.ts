@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
-import { codecs, toReading } from '../../devices/codecs.ts'
+import { decode as decodeWith, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../../devices/reading.ts'
 import type { Outcome } from '../../devices/sink.ts'
 import { Problem } from '../errors.ts'
@@ -105,13 +105,13 @@ export function quarantineRoutes({ store, sink, window, route }: HttpContext): F
     const reject = (reason: string): Decoded => ({ readings: [], rejected: [{ item: 1, payload, reason }] })
     if (!isUtf8(payload)) return reject('the payload is not valid UTF-8')
     if (origin.startsWith('POST ')) {
-      return device === '' ? decodeItem(text, reject) : codecs.json(text, context)
+      return device === '' ? decodeItem(text, reject) : decodeWith('json', text, context)
     }
     const found = route(origin)
     if (found === null) return reject(`no mapping leads from the topic ${origin} to a device`)
     if (found.kind === 'unknown') return reject(found.reason)
-    if (found.kind === 'own') return codecs[found.codec](text, context)
-    return codecs[found.codec](text, { ...context, device: found.device, metric: found.metric })
+    if (found.kind === 'own') return decodeWith(found.codec, text, context)
+    return decodeWith(found.codec, text, { ...context, device: found.device, metric: found.metric })
   }
 
   function decodeItem(text: string, reject: (reason: string) => Decoded): Decoded {

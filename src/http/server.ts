@@ -32,7 +32,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
   }).withTypeProvider<TypeBoxTypeProvider>()
-  answerProblems(app as unknown as FastifyInstance)
+  answerProblems(app as unknown as FastifyInstance, context.failure)
   refuseForeignPages(app as unknown as FastifyInstance)
 
   await app.register(swagger, {

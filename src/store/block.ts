@@ -95,9 +95,14 @@ export function readDirectory(bytes: Uint8Array): Directory {
   return { rows: view.readUInt32LE(1), distinct: view[5] === 1, timesLength, columns }
 }
 
+/** Only the times of a block. */
+export function decodeTimes(directory: Directory, data: Uint8Array): Float64Array {
+  return decodeIntegers(inflate(data.subarray(0, directory.timesLength)), directory.rows)
+}
+
 /** The rows of a block, with the columns that `wanted` lets through (all without it). */
 export function decodeBlock(directory: Directory, data: Uint8Array, wanted?: (metric: number) => boolean): Rows {
-  const times = decodeIntegers(inflate(data.subarray(0, directory.timesLength)), directory.rows)
+  const times = decodeTimes(directory, data)
   const columns: Column[] = []
   for (const { metric, kind, offset, length } of directory.columns) {
     if (wanted && !wanted(metric)) continue

@@ -51,6 +51,8 @@ export interface Appended {
 export interface LogQuery {
   /** The offset of the first reading wanted. */
   after: Offset
+  /** Nothing at or after this offset, though it may be on disk already. */
+  before: Offset
   /** How many readings at most; the answer may hold fewer and still not be at the end. */
   limit: number
   filter: Filter
@@ -65,6 +67,16 @@ export interface LogPage {
   next: Offset
   /** The first offset that is kept. Asked for an earlier one, a page is empty and says so by this. */
   oldest: Offset
+}
+
+/** Which devices are asked for; they come in the order of their names. */
+export interface DeviceQuery {
+  /** The name after which to begin; empty: with the first. */
+  after: string
+  limit: number
+  /** Patterns of names, or (`exact`) the names themselves. Empty: all. */
+  devices: readonly string[]
+  exact: boolean
 }
 
 export interface DeviceSummary {
@@ -126,9 +138,8 @@ export interface Store {
   readLog(query: LogQuery): Promise<LogPage>
   /** Raw readings or aggregates of one device, already in the form that was asked for. `null`: unknown device. */
   history(query: HistoryQuery): Promise<HistoryPage | null>
-  /** Devices by name, after `after`, at most `limit`, whose names match the patterns (none: all). */
-  devices(query: { after: string; limit: number; patterns: string[] }): Promise<DeviceSummary[]>
-  latest(query: { after: string; limit: number; patterns: string[]; metrics: string[] }): Promise<DeviceLatest[]>
+  devices(query: DeviceQuery): Promise<DeviceSummary[]>
+  latest(query: DeviceQuery & { metrics: string[] }): Promise<DeviceLatest[]>
   quarantine(query: { before: number | null; limit: number }): Promise<Quarantined[]>
   quarantined(id: number): Promise<Quarantined | null>
   /** False: there was none. */
@@ -137,5 +148,7 @@ export interface Store {
   forget(limits: { logBefore: Millis; logBytes: number; historyBefore: Millis }): Promise<void>
   figures(): Promise<StoreFigures>
   onStatus(listener: (status: StoreStatus) => void): void
+  /** A part of the store has ended by itself. Nothing more will be stored or answered: the process should end. */
+  onDeath(listener: (reason: string) => void): void
   close(): Promise<void>
 }

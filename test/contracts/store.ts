@@ -35,6 +35,7 @@ function reading(device: string, ts: number | null, values: Record<string, Value
 const wholeHistory = (device: string): HistoryQuery => ({
   device,
   metrics: [],
+  columns: null,
   from: null,
   to: null,
   order: 'asc',
@@ -55,7 +56,7 @@ async function wholeLog(store: Store): Promise<{ device: string; ts: number; val
   const entries: string[] = []
   let after = 0
   for (;;) {
-    const page = await store.readLog({ after, limit: 1000, filter: everything })
+    const page = await store.readLog({ after, before: store.opened.end + 10_000_000, limit: 1000, filter: everything })
     entries.push(...page.entries)
     if (page.entries.length === 0) return entries.map((entry) => JSON.parse(entry))
     after = page.next
@@ -76,7 +77,7 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
         { device: 'a', ts: t0, values: { x: 1, on: true, text: 'ö' } },
         { device: 'b', ts: t0 + 5, values: { x: -2.5 } },
       ])
-      const latest = await hub.store.latest({ after: '', limit: 10, patterns: [], metrics: ['x'] })
+      const latest = await hub.store.latest({ after: '', limit: 10, devices: [], exact: false, metrics: ['x'] })
       expect(latest).toEqual([
         { device: 'a', values: { x: { ts: t0, value: 1 } } },
         { device: 'b', values: { x: { ts: t0 + 5, value: -2.5 } } },
@@ -245,7 +246,7 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
       )
     }
     await hub.store.forget({ logBefore: Date.now() + 1000, logBytes: Number.MAX_SAFE_INTEGER, historyBefore: 0 })
-    const page = await hub.store.readLog({ after: 1, limit: 10, filter: everything })
+    const page = await hub.store.readLog({ after: 1, before: 1_000_000, limit: 10, filter: everything })
     expect(page.oldest).toBeGreaterThan(1)
     expect(page.entries).toEqual([])
     expect(await history(hub.store, 'a')).toHaveLength(10_000)
@@ -263,7 +264,12 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
     await hub.push([reading('a', t0, { x: 1, y: 2 }), reading('a', t0 + 1, { y: 3 })])
     expect(await hub.store.history(wholeHistory('nobody'))).toBeNull()
     expect(await history(hub.store, 'a', { metrics: ['x'] })).toEqual([{ ts: t0, values: { x: 1 } }])
-    const page = await hub.store.readLog({ after: 0, limit: 10, filter: { devices: ['a'], metrics: ['x'] } })
+    const page = await hub.store.readLog({
+      after: 0,
+      before: 1_000_000,
+      limit: 10,
+      filter: { devices: ['a'], metrics: ['x'] },
+    })
     expect(page.entries.map((entry) => JSON.parse(entry).values)).toEqual([{ x: 1 }])
     expect(page.next).toBe(3)
     await hub.close()

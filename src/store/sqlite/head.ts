@@ -36,6 +36,8 @@ export interface Head {
   firstOffset: number
   lastOffset: number
   times: number[]
+  /** Rows times columns, about: a few very wide readings take the memory of many narrow ones. */
+  cells: number
   columns: Map<number, HeadColumn>
   /** Time → rows, made when the first late reading asks for it. */
   rowsByTime: Map<Millis, number[]> | null
@@ -54,6 +56,7 @@ export function createHead(device: number, name: string, firstSeen: Millis): Hea
     firstOffset: 0,
     lastOffset: 0,
     times: [],
+    cells: 0,
     columns: new Map(),
     rowsByTime: null,
   }
@@ -65,6 +68,7 @@ export function appendToHead(head: Head, record: RecordReader, offset: number): 
   if (row === 0) head.firstOffset = offset
   head.lastOffset = offset
   head.times.push(record.ts)
+  head.cells += head.columns.size + 1
   for (let i = 0; i < record.size; i++) {
     setValue(head, record.metrics[i] as number, row, record.ts, record.values[i] as Value)
   }
@@ -168,6 +172,7 @@ export function clearHead(head: Head): void {
   for (const ts of head.times) if (ts > head.sealedMaxTs) head.sealedMaxTs = ts
   head.sealedThrough = head.lastOffset + 1
   head.times = []
+  head.cells = 0
   head.rowsByTime = null
   for (const column of head.columns.values()) {
     column.values = []

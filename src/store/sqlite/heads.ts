@@ -104,8 +104,8 @@ export interface Taken {
   full: Head[]
 }
 
-/** Takes a batch in, before it is written: if writing fails, the heads must be loaded again. */
-export function takeBatch(heads: Heads, batch: Batch, maxRows: number): Taken {
+/** Takes a batch in, ahead of the disk: if writing it fails, the heads must be loaded again. */
+export function takeBatch(heads: Heads, batch: Batch, isFull: (head: Head) => boolean): Taken {
   for (const [id, name] of batch.newMetrics) heads.metrics.set(id, name)
   for (const [id, name] of batch.newDevices) addDevice(heads, createHead(id, name, batch.received))
   const taken: Taken = { duplicates: [], dropped: [], full: [] }
@@ -120,7 +120,7 @@ export function takeBatch(heads: Heads, batch: Batch, maxRows: number): Taken {
       continue
     }
     append(heads, head, record, heads.end++)
-    if (head.times.length === maxRows) taken.full.push(head)
+    if (isFull(head) && taken.full.at(-1) !== head) taken.full.push(head)
   }
   return taken
 }

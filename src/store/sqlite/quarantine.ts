@@ -3,7 +3,7 @@ import type { Quarantined, Unreadable } from '../store.ts'
 
 const quarantineLimits = {
   maxItems: 10_000,
-  /** Bytes of all payloads together. */
+  /** Of all payloads and origins together. */
   maxBytes: 64 * 1024 * 1024,
 } as const
 
@@ -13,7 +13,7 @@ type Row = Omit<Quarantined, 'payload'> & { payload: Buffer }
 export function createQuarantine(db: Database.Database) {
   const insert = db.prepare('INSERT INTO quarantine (received, origin, device, reason, payload) VALUES (?, ?, ?, ?, ?)')
   const oldest = db.prepare<[], { id: number; size: number }>(
-    'SELECT id, length(payload) AS size FROM quarantine ORDER BY id LIMIT 1',
+    'SELECT id, length(payload) + length(origin) AS size FROM quarantine ORDER BY id LIMIT 1',
   )
   const remove = db.prepare('DELETE FROM quarantine WHERE id = ?')
   const columns = 'id, received, origin, device, reason, payload'
@@ -23,7 +23,7 @@ export function createQuarantine(db: Database.Database) {
   )
   const totals = db
     .prepare<[], { items: number; bytes: number }>(
-      'SELECT count(*) AS items, coalesce(sum(length(payload)), 0) AS bytes FROM quarantine',
+      'SELECT count(*) AS items, coalesce(sum(length(payload) + length(origin)), 0) AS bytes FROM quarantine',
     )
     .get() as { items: number; bytes: number }
   let { items, bytes } = totals
@@ -42,7 +42,7 @@ export function createQuarantine(db: Database.Database) {
         const content = Buffer.from(payload as string)
         insert.run(received, origin, device, reason, content)
         items++
-        bytes += content.length
+        bytes += content.length + origin.length
       }
       while (items > quarantineLimits.maxItems || bytes > quarantineLimits.maxBytes) {
         const first = oldest.get()
@@ -55,7 +55,7 @@ export function createQuarantine(db: Database.Database) {
     get: (id: number): Quarantined | null => one.get(id) ?? null,
     remove(id: number): boolean {
       const found = one.get(id)
-      if (found) drop(id, found.payload.length)
+      if (found) drop(id, found.payload.length + found.origin.length)
       return found !== undefined
     },
     figures: () => ({ quarantined: items, quarantineDropped: dropped }),

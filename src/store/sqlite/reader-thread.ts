@@ -48,9 +48,9 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
      WHERE device = ? AND last_ts >= ? AND first_ts < ? ORDER BY first_offset`,
   )
   const blockData = db.prepare<[number], Buffer>('SELECT data FROM blocks WHERE id = ?').pluck()
-  const commits = db.prepare<[number], { offset: number; count: number; data: Buffer }>(
+  const commits = db.prepare<[number, number], { offset: number; count: number; data: Buffer }>(
     `SELECT "offset", count, data FROM log
-     WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) ORDER BY "offset"`,
+     WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) AND "offset" < ? ORDER BY "offset"`,
   )
   const oldest = db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck()
   const begin = db.prepare('BEGIN')
@@ -87,23 +87,40 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
 
   function history({ query, unsealed }: { query: HistoryQuery; unsealed: UnsealedPart }): Moved<HistoryPage> {
     const matches = compilePatterns(query.metrics)
-    const metrics = unsealed.metrics.filter((metric) => !matches || matches(names.metric(metric)))
+    const matching = unsealed.metrics.filter((metric) => !matches || matches(names.metric(metric)))
+    const metrics = query.columns ? inOrder(matching, query.columns) : matching
     const { table, next } = snapshot(() => {
       const segments = segmentsOf(unsealed, metrics, query)
       return query.buckets ? bucketTable(segments, metrics, query, query.buckets) : rawTable(segments, metrics, query)
     })
     const filled = query.buckets !== null && query.buckets.fill !== 'none'
-    const text = encodeTable(table, query.format, { desc: query.order === 'desc', nulls: filled })
+    const desc = query.order === 'desc'
+    const { text, rows } = encodeTable(table, query.format, { desc, nulls: filled })
     const body = new TextEncoder().encode(text)
-    return new Moved({ body, columns: table.columns.map(columnName), rows: table.times.length, next }, [body.buffer])
+    const page = { body, columns: table.columns.map(columnName), metrics: metrics.map(names.metric), rows }
+    return new Moved({ ...page, next: nextAfter(table.times, rows, desc) ?? next }, [body.buffer])
+  }
+
+  /** Where to go on when the text became too long for all rows of a table. */
+  function nextAfter(times: Float64Array, rows: number, desc: boolean): number | null {
+    if (rows === times.length) return null
+    return (desc ? times[times.length - rows] : times[rows]) as number
+  }
+
+  function inOrder(metrics: number[], columns: string[]): number[] {
+    const byName = new Map(metrics.map((metric) => [names.metric(metric), metric]))
+    return columns.flatMap((name) => byName.get(name) ?? [])
   }
 
   // Blocks are read after the head was taken, so a reading that is sealed in between appears in both: the same
   // reading twice is one row.
-  function segmentsOf(unsealed: UnsealedPart, metrics: number[], { from, to }: HistoryQuery): Segment[] {
+  function segmentsOf(unsealed: UnsealedPart, metrics: number[], query: HistoryQuery): Segment[] {
+    // A raw page needs nothing before (with `desc`: after) the place where the last one ended.
+    const begin = query.buckets || query.order === 'desc' ? query.from : (query.position ?? query.from)
+    const end = query.buckets || query.order === 'asc' ? query.to : (query.position ?? query.to)
     const wanted = new Set(metrics)
     const segments: Segment[] = blocks
-      .all(unsealed.device, from ?? Number.MIN_SAFE_INTEGER, to ?? Number.MAX_SAFE_INTEGER)
+      .all(unsealed.device, begin ?? Number.MIN_SAFE_INTEGER, end ?? Number.MAX_SAFE_INTEGER)
       .map((block) => {
         const directory = readDirectory(block.directory)
         const columns = directory.columns.filter(({ metric }) => wanted.has(metric))
@@ -153,7 +170,7 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
     return { table: { times: page.times, columns } satisfies Table, next: page.next }
   }
 
-  function readLog({ after, limit, filter }: LogQuery): LogPage {
+  function readLog({ after, before, limit, filter }: LogQuery): LogPage {
     return snapshot(() => {
       const first = oldest.get() ?? 1
       // 0 stands for the earliest place there is.
@@ -162,7 +179,7 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
       if (from < first) return page
       const readEntries = createEntryReader(names, filter)
       let bytes = 0
-      for (const { offset, count, data } of commits.iterate(from)) {
+      for (const { offset, count, data } of commits.iterate(from, before)) {
         if (offset + count <= from) continue
         page.next = readEntries({ first: offset, records: data }, from, limit, page)
         bytes += data.length

@@ -24,9 +24,7 @@ export function createRetention(db: Database.Database, heads: Heads) {
     'SELECT "offset", count, received, length(data) AS size FROM log ORDER BY "offset" LIMIT ?',
   )
   const deleteLog = db.prepare('DELETE FROM log WHERE "offset" < ?')
-  const deleteBlocks = db.prepare(
-    'DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE last_ts < ? ORDER BY id LIMIT ?)',
-  )
+  const deleteBlocks = db.prepare('DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE last_ts < ? LIMIT ?)')
   const keepSize = db.prepare("INSERT OR REPLACE INTO hub (key, value) VALUES ('log_bytes', ?)")
   let logBytes = db.prepare<[], number>("SELECT value FROM hub WHERE key = 'log_bytes'").pluck().get() ?? 0
 

@@ -43,6 +43,7 @@ const migrations = [
   ) STRICT;
   CREATE INDEX blocks_by_time ON blocks (device, last_ts, first_ts);
   CREATE INDEX blocks_by_offset ON blocks (device, first_offset);
+  CREATE INDEX blocks_by_age ON blocks (last_ts);
 
   CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -5,7 +5,8 @@ import { clearHead, type Head, headRows } from './head.ts'
 import type { Heads, LatestRow } from './heads.ts'
 
 /** Rows of one head that make a block at once. Larger blocks gain little size and cost a query more to open. */
-export const maxHeadRows = 4096
+const maxHeadRows = 4096
+const maxHeadCells = 64 * maxHeadRows
 /**
  * Readings that the log may run ahead of the oldest unsealed one. This bounds both the memory of all heads together
  * and the part of the log that a start goes through: some 0.3 s at a million readings a second.
@@ -21,6 +22,10 @@ interface BlockRow {
   rows: number
   first_offset: number
   last_offset: number
+}
+
+export function isFull(head: Head): boolean {
+  return head.times.length >= maxHeadRows || head.cells >= maxHeadCells
 }
 
 export interface Sealing {
@@ -96,8 +101,7 @@ export function createSealing(db: Database.Database, heads: Heads): Sealing {
   }
 
   function nextDue(): Head | undefined {
-    const full = fullHeads.pop()
-    if (full) return full
+    for (let full = fullHeads.pop(); full; full = fullHeads.pop()) if (isFull(full)) return full
     const oldest = heads.open.values().next().value
     return oldest && oldest.firstOffset < heads.end - maxUnsealedSpan ? oldest : undefined
   }

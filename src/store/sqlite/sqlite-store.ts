@@ -37,14 +37,22 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     lock.close()
     throw asUnusable(error, path)
   })
+  let closing: Promise<void> | null = null
+  const mourners: ((reason: string) => void)[] = []
+  const watch = (worker: Worker, name: string): void => {
+    worker.on('exit', () => {
+      if (!closing) for (const listener of mourners) listener(`the thread ${name} has ended by itself`)
+    })
+  }
+  watch(writer, 'store-writer')
   const pool: { worker: Worker; caller: Caller<ReaderMethods> }[] = []
   for (let i = 0; i < (options.readers ?? defaultReaders); i++) pool.push(startReader(path))
+  for (const { worker } of pool) watch(worker, 'store-reader')
 
   function read(): Caller<ReaderMethods> {
     return pool.reduce((least, one) => (one.caller.pending < least.caller.pending ? one : least)).caller
   }
 
-  let closing: Promise<void> | null = null
   async function close(): Promise<void> {
     await Promise.all(pool.map(({ caller }) => caller.call('close', undefined).catch(() => {})))
     await write.call('close', undefined).catch(() => {})
@@ -68,6 +76,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     forget: (limits) => write.call('forget', limits),
     figures: () => write.call('figures', undefined),
     onStatus: (listener) => void listeners.push(listener),
+    onDeath: (listener) => void mourners.push(listener),
     close() {
       closing ??= close()
       return closing

@@ -4,7 +4,16 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import type Database from 'better-sqlite3'
 import { compilePatterns } from '../filter.ts'
 import { withoutRecords } from '../record.ts'
-import type { Appended, Batch, DeviceLatest, DeviceSummary, Opened, StoreFigures, StoreStatus } from '../store.ts'
+import type {
+  Appended,
+  Batch,
+  DeviceLatest,
+  DeviceQuery,
+  DeviceSummary,
+  Opened,
+  StoreFigures,
+  StoreStatus,
+} from '../store.ts'
 import { Moved, sendNotice, serveCalls } from './calls.ts'
 import { createHandshakes } from './handshakes.ts'
 import { type Head, headRows } from './head.ts'
@@ -13,7 +22,7 @@ import { createQuarantine } from './quarantine.ts'
 import type { UnsealedPart } from './reader-thread.ts'
 import { createRetention, type Forgetting } from './retention.ts'
 import { type Durability, openForWriting, setSynchronous } from './schema.ts'
-import { createSealing, maxHeadRows } from './sealing.ts'
+import { createSealing, isFull } from './sealing.ts'
 
 /*
  * The one writer of the file, on a thread of its own. A commit is one transaction and one sync; when it fails, all
@@ -53,6 +62,8 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
   const hub = hubId(file.db)
   let failure: string | null = null
   let recovering: Promise<void> | null = null
+  // Grows while commits fail, whatever opening the file says; a commit that succeeds sets it back.
+  let retryMillis = firstRetryMillis
   let closed = false
   let maintaining = false
   let sortedNames: string[] | null = null
@@ -63,6 +74,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     try {
       const appended = write(batch)
       setFailure(null)
+      retryMillis = firstRetryMillis
       if (batch.newDevices.length > 0) sortedNames = null
       maintainSoon()
       return appended
@@ -74,7 +86,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
   function write(batch: Batch): Appended {
     const { heads } = file
     const first = heads.end
-    const taken = takeBatch(heads, batch, maxHeadRows)
+    const taken = takeBatch(heads, batch, isFull)
     const count = heads.end - first
     const records = batch.records && taken.dropped.length > 0 ? withoutRecords(batch.records, taken.dropped) : null
     file.begin.run()
@@ -90,26 +102,35 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     return { first, count, duplicates: taken.duplicates, records }
   }
 
+  /** Resolves when a commit may be tried again. */
   function recover(error: unknown): Promise<void> {
     setFailure(error instanceof Error ? error.message : String(error))
-    recovering ??= reopen().finally(() => {
+    recovering ??= waitAndReopen().finally(() => {
       recovering = null
     })
     return recovering
   }
 
-  async function reopen(): Promise<void> {
-    for (let delay = firstRetryMillis; !closed; delay = Math.min(delay * 2, maxRetryMillis)) {
-      // Closing rolls back what is open; after a failed sync nothing in memory can be trusted.
+  async function waitAndReopen(): Promise<void> {
+    // At once, so that no query sees what the failed commit left in memory.
+    let opened = reopen()
+    do {
+      await sleep(retryMillis)
+      retryMillis = Math.min(retryMillis * 2, maxRetryMillis)
+      if (!opened && !closed) opened = reopen()
+    } while (!opened && !closed)
+  }
+
+  /** Closing rolls back what is open; after a failed sync nothing in memory can be trusted, so all of it is made anew. */
+  function reopen(): boolean {
+    try {
       file.db.close()
-      await sleep(delay)
-      try {
-        file = openFile(options)
-        sortedNames = null
-        return
-      } catch (error) {
-        setFailure((error as Error).message)
-      }
+      file = openFile(options)
+      sortedNames = null
+      return true
+    } catch (error) {
+      setFailure((error as Error).message)
+      return false
     }
   }
 
@@ -137,7 +158,10 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
       setSynchronous(file.db, options.durability)
       return result
     } catch (error) {
-      void recover(error)
+      // Nobody waits for this; if the file can be opened again, the next commit will tell whether it can be written.
+      setFailure((error as Error).message)
+      if (reopen()) setFailure(null)
+      else void recover(error)
       return null
     }
   }
@@ -148,18 +172,18 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     }
   }
 
-  function select(query: { after: string; limit: number; patterns: string[] }): Head[] {
+  function select({ after, limit, devices, exact }: DeviceQuery): Head[] {
     const { byName } = file.heads
     sortedNames ??= [...byName.keys()].sort()
-    const matches = compilePatterns(query.patterns)
-    const exact = matches !== null && query.patterns.every((pattern) => !pattern.includes('*'))
-    const names = exact ? [...new Set(query.patterns)].sort() : sortedNames
+    const plain = exact || (devices.length > 0 && devices.every((pattern) => !pattern.includes('*')))
+    const matches = plain ? null : compilePatterns(devices)
+    const names = plain ? [...new Set(devices)].sort() : sortedNames
     const selected: Head[] = []
-    for (let i = query.after === '' ? 0 : firstAfter(names, query.after); i < names.length; i++) {
+    for (let i = after === '' ? 0 : firstAfter(names, after); i < names.length; i++) {
       const head = byName.get(names[i] as string)
       if (!head || (matches && !matches(head.name))) continue
       selected.push(head)
-      if (selected.length === query.limit) break
+      if (selected.length === limit) break
     }
     return selected
   }
@@ -179,7 +203,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
       }
     },
     append,
-    devices(query: { after: string; limit: number; patterns: string[] }): DeviceSummary[] {
+    devices(query: DeviceQuery): DeviceSummary[] {
       return select(query).map(({ name, firstSeen, lastSeen, columns }) => ({
         device: name,
         firstSeen,
@@ -187,7 +211,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
         metrics: Array.from(columns.keys(), metricName).sort(),
       }))
     },
-    latest(query: { after: string; limit: number; patterns: string[]; metrics: string[] }): DeviceLatest[] {
+    latest(query: DeviceQuery & { metrics: string[] }): DeviceLatest[] {
       const wanted = compilePatterns(query.metrics)
       return select(query).map(({ name, columns }) => {
         const values: DeviceLatest['values'] = {}
