@@ -379,8 +379,8 @@ function copyOf({ cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup
 }
 
 // A payload is a piece of what one read of the socket brought; kept as it is, it would keep all of that in memory.
-function ownCopy(payload: string | Buffer): Buffer {
-  return Buffer.from(payload as Buffer)
+function ownCopy(payload: string | Buffer): string | Buffer {
+  return typeof payload === 'string' ? payload : Buffer.from(payload)
 }
 
 function keyOf({ brokerId, brokerCounter }: QueuedPacket): string {

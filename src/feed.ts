@@ -39,8 +39,8 @@ export interface Feed {
   push(committed: Committed): void
   readonly followers: number
   readonly closed: boolean
-  /** Wakes everybody for the last time. */
-  close(): void
+  /** Wakes everybody for the last time; resolves when the last follower has left. */
+  close(): Promise<void>
 }
 
 /** The newest commits stay in memory, so that live readers cost the disk nothing. */
@@ -58,6 +58,7 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
   let end = firstEnd
   let closed = false
   let followers = 0
+  let onEmpty = (): void => {}
   // Readers with the same filter at the same place get the same page.
   const pages = new Map<string, FeedPage>()
   const readers = new Map<string, EntryReader>()
@@ -154,6 +155,7 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
       }
     } finally {
       followers--
+      if (followers === 0) onEmpty()
     }
   }
 
@@ -179,6 +181,10 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
     close() {
       closed = true
       bell.ringNow()
+      return new Promise((resolve) => {
+        onEmpty = resolve
+        if (followers === 0) resolve()
+      })
     },
   }
 }

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { createBroker } from '../broker/broker.ts'
 import type { Sink } from '../devices/sink.ts'
@@ -90,7 +91,8 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     stopRetention()
     await broker.close(writer.settled)
     await writer.close()
-    feed.close()
+    // Whoever reads is told where he is; whoever does not read is not waited for.
+    await Promise.race([feed.close(), sleep(readerGraceMillis)])
     const impatience = setTimeout(() => http.server.closeAllConnections(), readerGraceMillis)
     await http.close()
     clearTimeout(impatience)

@@ -362,6 +362,6 @@ function openStalled(port: number, kind: string) {
     kind === 'websocket'
       ? 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
       : `Accept: ${kind}\r\n`
-  socket.write(`GET /v1/feed?after=earliest HTTP/1.1\r\nHost: x\r\n${upgrade}\r\n`)
+  socket.write(`GET /v1/feed?after=earliest HTTP/1.1\r\nHost: 127.0.0.1\r\n${upgrade}\r\n`)
   return socket
 }

@@ -61,9 +61,6 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
       handleProtocols: (protocols: Set<string>) => (protocols.has('mqtt') ? 'mqtt' : false),
     },
   })
-  // Followers end before the server closes: it would wait for them for ever.
-  app.addHook('preClose', async () => context.feed.close())
-
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
   app.route({
     method: 'GET',
