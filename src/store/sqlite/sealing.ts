@@ -53,6 +53,8 @@ export function createSealing(db: Database.Database, heads: Heads): Sealing {
   )
   const deleteBlock = db.prepare('DELETE FROM blocks WHERE id = ?')
   const fullHeads: Head[] = []
+  // The end of the log when a head was last sealed for its age.
+  let lastSealedAt = 0
 
   const seal = db.transaction((head: Head) => {
     const rows = headRows(head)
@@ -103,7 +105,14 @@ export function createSealing(db: Database.Database, heads: Heads): Sealing {
   function nextDue(): Head | undefined {
     for (let full = fullHeads.pop(); full; full = fullHeads.pop()) if (isFull(full)) return full
     const oldest = heads.open.values().next().value
-    return oldest && oldest.firstOffset < heads.end - maxUnsealedSpan ? oldest : undefined
+    if (!oldest) return undefined
+    const span = heads.end - oldest.firstOffset
+    // Devices in step grow old together. From half of the span on they are sealed one by one, so that none is left
+    // when it is used up: a thousand heads at once held up commits for 170 ms.
+    const pace = maxUnsealedSpan / 2 / heads.open.size
+    if (span <= maxUnsealedSpan / 2 || (span <= maxUnsealedSpan && heads.end - lastSealedAt < pace)) return undefined
+    lastSealedAt = heads.end
+    return oldest
   }
 
   return {
