@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } from 'aedes'
+import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client, type PublishPacket } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
@@ -67,8 +67,9 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   let closing = false
 
   const ingest = createIngest({ ...options, sessions, heard: presence.heard })
+  const matcher = createMatcher()
   const aedes = new Aedes({
-    mq: createMatcher(),
+    mq: matcher,
     persistence,
     connectTimeout: connectTimeoutMillis,
     drainTimeout: drainTimeoutMillis,
@@ -98,6 +99,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
   })
   await aedes.listen()
+  publishOnlyToListeners()
   aedes.on('clientDisconnect', (client) => {
     presence.ended(client)
     sessions.connectionEnded(client.id)
@@ -105,6 +107,19 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
   ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
+
+  // Most telemetry has no subscriber; then the packet that Aedes would make, and its way through five steps, is for nobody.
+  function publishOnlyToListeners(): void {
+    const publish = aedes.publish.bind(aedes) as (packet: PublishPacket, client: unknown, done?: unknown) => void
+    aedes.publish = (packet: PublishPacket, client: unknown, done?: unknown): void => {
+      const { topic, retain, qos } = packet
+      const nobody = !retain && matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic))
+      if (!nobody) return publish(packet, client, done)
+      published++
+      const answer = (typeof client === 'function' ? client : done) as (() => void) | undefined
+      answer?.()
+    }
+  }
 
   function refuse(client: Client, error: Error): void {
     refused++

@@ -37,6 +37,8 @@ export function createMatcher() {
   }
 
   return {
+    /** Nobody listens to the topic. */
+    isSilent: (topic: string): boolean => listenersOf(topic).length === 0,
     on(filter: string, listener: Listener, done?: Done): void {
       filters.add(filter, listener)
       known.clear()

@@ -74,6 +74,8 @@ export interface Sessions {
   beginIncoming(handshake: Handshake): boolean
   /** Takes back what `beginIncoming` noted, when the commit was refused. */
   cancelIncoming(client: string, packetId: number): void
+  /** Whether a message on the topic would be kept for anybody. */
+  isWanted(topic: string): boolean
   /** The client's connection has ended: what was sent on it and not acknowledged is sent again on the next one. */
   connectionEnded(client: string): void
   readonly figures: {
@@ -351,6 +353,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
       return true
     },
     cancelIncoming,
+    isWanted: (topic) => subscriberOf.size > 0 && subscribersOf(topic).length > 0,
     connectionEnded(client) {
       for (const entry of sessions.get(client)?.queue.values() ?? []) entry.again = entry.sent
     },

@@ -269,6 +269,12 @@ describe('devices and latest values', () => {
       next: null,
     })
     expect(await problem(hub, '/v1/devices/nobody')).toMatchObject({ code: 'unknown-device' })
+    await post(hub, '/v1/devices/a*b/telemetry', '{"x":1}')
+    expect(await hub.get('/v1/devices/a*b')).toMatchObject({ device: 'a*b' })
+    expect((await post(hub, '/v1/telemetry', '[{"device":"..","x":1}]')).body).toMatchObject({
+      accepted: 0,
+      rejected: [{ line: 1 }],
+    })
   })
 
   test('latest is the greatest time, not the last arrival, and a matching ETag is answered 304', async () => {
@@ -329,6 +335,27 @@ describe('the quarantine', () => {
     await hub.kill('SIGKILL')
     const again = await startHubProcess({ folder: hub.folder })
     expect((await again.get<{ entries: unknown[] }>('/v1/quarantine')).entries).toHaveLength(6)
+  })
+
+  test('what is nested beyond reason, or holds very many bad items, is one entry; and QoS 2 loses nothing of it', async () => {
+    const hub = await startHubProcess()
+    const client = await connectAsync(hub.mqtt)
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+    const deep = `{"a":${'['.repeat(20_000)}${']'.repeat(20_000)}}`
+    const many = `[{"a":1},${'1,'.repeat(5_000)}1]`
+    const tooMany = `[${'1,'.repeat(20_000)}1]`
+    for (const payload of [deep, many, tooMany]) await client.publishAsync('devices/a/telemetry', payload, { qos: 2 })
+    const { entries } = await hub.get<{ entries: { reason: string; payload: string }[] }>('/v1/quarantine')
+    expect(entries.map(({ payload }) => payload)).toEqual([tooMany, many, deep])
+    expect(entries.map(({ reason }) => reason)).toMatchObject([
+      expect.stringMatching(/at most 10000 readings/),
+      expect.stringMatching(/5001 items cannot be read, the first of them is item 2/),
+      expect.stringMatching(/nested too deeply/),
+    ])
+    expect((await readWholeHistory(hub, 'a')).map(({ values }) => values)).toEqual([{ a: 1 }])
+    expect(
+      (await post(hub, '/v1/telemetry', `[{"device":"b","a":${'['.repeat(20_000)}${']'.repeat(20_000)}}]`)).status,
+    ).toBe(400)
   })
 
   test('an entry can be fed in again when the rules allow it now, and is deleted then or by hand', async () => {
