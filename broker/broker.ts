@@ -4,11 +4,13 @@ import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client, ty
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
-import { coalesceWrites, guarded, limitPacketSize, maxUnsentBytes } from './guard.ts'
+import { createFastPath } from './fast-path.ts'
+import { guarded, maxUnsentBytes } from './guard.ts'
 import { createIngest } from './ingest.ts'
 import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
+import { createWrites } from './writes.ts'
 
 export interface BrokerOptions {
   sink: Sink
@@ -68,6 +70,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
 
   const ingest = createIngest({ ...options, sessions, heard: presence.heard })
   const matcher = createMatcher()
+  const writes = createWrites()
   const aedes = new Aedes({
     mq: matcher,
     persistence,
@@ -87,7 +90,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       if (refusal) done(refusal, null)
       else done(null, true)
     }),
-    authorizePublish: guarded(ingest),
+    authorizePublish: guarded(ingest.authorizePublish),
     authorizeSubscribe: guarded((_client, subscription, done) => {
       // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
       done(null, filterProblem(subscription.topic) === null ? subscription : null)
@@ -108,13 +111,25 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   aedes.on('connectionError', refuse)
   ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
 
+  function nobodyHears(topic: string, qos: number): boolean {
+    return matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic))
+  }
+
+  const takeFastPath = createFastPath({
+    ingest,
+    sessions,
+    nobodyHears,
+    onPublished: (messages) => {
+      published += messages
+    },
+    onAnswered: writes.flushSoon,
+  })
+
   // Most telemetry has no subscriber; then the packet that Aedes would make, and its way through five steps, is for nobody.
   function publishOnlyToListeners(): void {
     const publish = aedes.publish.bind(aedes) as (packet: PublishPacket, client: unknown, done?: unknown) => void
     aedes.publish = (packet: PublishPacket, client: unknown, done?: unknown): void => {
-      const { topic, retain, qos } = packet
-      const nobody = !retain && matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic))
-      if (!nobody) return publish(packet, client, done)
+      if (packet.retain || !nobodyHears(packet.topic, packet.qos)) return publish(packet, client, done)
       published++
       const answer = (typeof client === 'function' ? client : done) as (() => void) | undefined
       answer?.()
@@ -157,14 +172,14 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   }
 
   const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {
-    coalesceWrites(socket)
+    writes.coalesce(socket)
     attach(socket)
   })
 
   function attach(stream: Duplex): void {
     streams.add(stream)
     stream.on('close', () => streams.delete(stream))
-    limitPacketSize(aedes.handle(stream))
+    takeFastPath(aedes.handle(stream))
   }
 
   return {

@@ -2,11 +2,11 @@ import { isUtf8 } from 'node:buffer'
 import { crc32 } from 'node:zlib'
 import type { Client, PublishPacket } from 'aedes'
 import { decode } from '../devices/codecs.ts'
-import { type Decoded, deviceProblem } from '../devices/reading.ts'
-import type { Delivery, Sink } from '../devices/sink.ts'
+import { type Decoded, deviceProblem, type Millis } from '../devices/reading.ts'
+import { type Delivery, emptyDelivery, type Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Route, Router } from '../devices/topics.ts'
-import { badText, maxKnownTopicLength } from './matcher.ts'
+import { createTopicCache, topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
 
 export interface IngestOptions {
@@ -18,112 +18,118 @@ export interface IngestOptions {
   heard(client: Client, device: string): void
 }
 
-/** Routes that are remembered: devices send on the same topics again and again. */
-const maxKnownRoutes = 50_000
+export interface Ingest {
+  routeOf(topic: string): Route | null
+  /** The readings in the payload that lies in `bytes` from `start` to `end`. */
+  read(client: Client | null, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded
+  /** The device that a message is from, as far as its topic or its connection tells. */
+  deviceOf(client: Client | null, route: Route): string
+  /**
+   * Opens the exchange of a QoS 2 PUBLISH in a delivery. False when the message repeats one that is stored already, or
+   * on its way: then only the answer is due.
+   */
+  begin(client: Client, packetId: number, topic: string, payload: Uint8Array | string, delivery: Delivery): boolean
+  /** Commits; `done` is called in the order of the connection's messages, with a failure only when nothing was stored. */
+  accept(client: Client | null, delivery: Delivery, done: (failure: string | null) => void): void
+  /**
+   * The hook before every acknowledgement of Aedes. It calls back when what the message holds is on disk; a message
+   * that is no telemetry passes at once unless others wait before it.
+   */
+  authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void
+}
 
-export type Acknowledge = (error?: Error | null) => void
+/** QoS 2 messages of one client that may wait for their PUBREL. */
+const maxOpenExchanges = 1000
 
-/**
- * The hook before every acknowledgement. It calls back when what the message holds is on disk, in the order in which
- * the messages of a connection arrived; a message that is no telemetry passes at once unless others wait before it.
- */
-export function createIngest({ sink, route, window, sessions, heard }: IngestOptions) {
-  const known = new Map<string, Route | null>()
-  // How many messages of a connection wait for their commit.
-  const waiting = new WeakMap<Client, { messages: number }>()
+export function createIngest({ sink, route, window, sessions, heard }: IngestOptions): Ingest {
+  const routes = createTopicCache(route)
+  // How many deliveries of a connection wait for their commit.
+  const waiting = new WeakMap<Client, { deliveries: number }>()
 
-  function routeOf(topic: string): Route | null {
-    let found = known.get(topic)
-    if (found === undefined) {
-      found = route(topic)
-      if (topic.length > maxKnownTopicLength) return found
-      if (known.size >= maxKnownRoutes) known.clear()
-      known.set(topic, found)
-    }
-    return found
+  function deviceOf(client: Client | null, route: Route): string {
+    if (route.kind === 'own') return loginOf(client)
+    return route.kind === 'unknown' ? '' : route.device
   }
 
-  return function authorizePublish(client: Client | null, packet: PublishPacket, done: Acknowledge): void {
-    const problem = packetProblem(packet)
-    if (problem) return done(new Error(problem))
-    const found = routeOf(packet.topic)
-    const delivery: Delivery = {
-      origin: packet.topic,
-      device: '',
-      received: Date.now(),
-      readings: [],
-      rejected: [],
+  function read(client: Client | null, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded {
+    const reject = (reason: string): Decoded => {
+      return { readings: [], rejected: [{ item: 1, payload: bytes.subarray(start, end), reason }] }
     }
-    if (found) {
-      const decoded = read(found, client, packet, delivery)
-      delivery.readings = decoded.readings
-      delivery.rejected = decoded.rejected
-      if (client) for (const { device } of decoded.readings) heard(client, device)
+    if (route.kind === 'unknown') return reject(route.reason)
+    const device = deviceOf(client, route)
+    if (route.kind === 'own') {
+      const problem = deviceProblem(device)
+      if (problem) return reject(`${problem}: the device is the user name of the connection, or else its client id`)
     }
-    if (client && packet.qos === 2 && packet.messageId !== undefined) {
-      const digest = crc32(packet.payload, crc32(packet.topic))
-      const handshake = { client: client.id, packetId: packet.messageId, digest }
-      if (sessions.beginIncoming(handshake)) {
-        delivery.handshake = handshake
-      } else {
-        // It is stored already, or on its way: only the answer is due, in its turn.
-        delivery.readings = []
-        delivery.rejected = []
-      }
-    } else if (!found && (!client || !waiting.get(client)?.messages)) {
-      return done(null)
-    }
-    inOrder(client, delivery, done)
+    const text = bytes.toString('utf8', start, end)
+    if (text.includes('\ufffd') && !isUtf8(bytes.subarray(start, end))) return reject('the payload is not valid UTF-8')
+    const metric = route.kind === 'own' ? null : route.metric
+    const decoded = decode(route.codec, text, { device, metric, now, window })
+    if (client) for (const reading of decoded.readings) heard(client, reading.device)
+    return decoded
   }
 
-  function inOrder(client: Client | null, delivery: Delivery, done: Acknowledge): void {
+  function begin(client: Client, packetId: number, topic: string, payload: Uint8Array | string, delivery: Delivery) {
+    const digest = crc32(payload, crc32(topic))
+    if (!sessions.beginIncoming(client.id, packetId, digest)) return false
+    if (sessions.openIncoming(client.id) > maxOpenExchanges) {
+      sessions.endIncoming(client.id, packetId)
+      throw new Error(`more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`)
+    }
+    delivery.handshakes.push({ client: client.id, packetId, digest })
+    return true
+  }
+
+  function accept(client: Client | null, delivery: Delivery, done: (failure: string | null) => void): void {
     const before = client ? queueOf(client) : null
-    if (before) before.messages++
+    if (before) before.deliveries++
     sink.accept(delivery, ({ failure }) => {
-      if (before) before.messages--
-      if (failure === null) return done(null)
-      if (delivery.handshake) sessions.cancelIncoming(delivery.handshake.client, delivery.handshake.packetId)
-      done(new Error(failure))
+      if (before) before.deliveries--
+      if (failure !== null) {
+        for (const { client, packetId, digest } of delivery.handshakes) {
+          if (digest !== null) sessions.endIncoming(client, packetId)
+        }
+      }
+      done(failure)
     })
   }
 
-  function queueOf(client: Client): { messages: number } {
+  function queueOf(client: Client): { deliveries: number } {
     let queue = waiting.get(client)
     if (!queue) {
-      queue = { messages: 0 }
+      queue = { deliveries: 0 }
       waiting.set(client, queue)
     }
     return queue
   }
 
-  function read(found: Route, client: Client | null, packet: PublishPacket, delivery: Delivery): Decoded {
-    const bytes = typeof packet.payload === 'string' ? Buffer.from(packet.payload) : packet.payload
-    const reject = (reason: string): Decoded => ({ readings: [], rejected: [{ item: 1, payload: bytes, reason }] })
-    if (found.kind === 'unknown') return reject(found.reason)
-    const device = found.kind === 'own' ? ownDevice(client) : found.device
-    delivery.device = device
-    if (found.kind === 'own') {
-      const problem = deviceProblem(device)
-      if (problem) return reject(`${problem}: the device is the user name of the connection, or else its client id`)
-    }
-    const text = bytes.toString('utf8')
-    if (text.includes('\ufffd') && !isUtf8(bytes)) return reject('the payload is not valid UTF-8')
-    const metric = found.kind === 'own' ? null : found.metric
-    return decode(found.codec, text, { device, metric, now: delivery.received, window })
+  return {
+    routeOf: routes.get,
+    read,
+    deviceOf,
+    begin,
+    accept,
+    authorizePublish(client, packet, done) {
+      const { topic, qos, messageId } = packet
+      // [MQTT-2.3.1-1]
+      const problem = qos > 0 && messageId === 0 ? 'the packet identifier must not be 0' : topicProblem(topic)
+      if (problem) return done(new Error(problem))
+      const found = routes.get(topic)
+      const delivery = emptyDelivery(topic, found ? deviceOf(client, found) : '')
+      const isNew = !client || qos !== 2 || !messageId || begin(client, messageId, topic, packet.payload, delivery)
+      if (found && isNew) {
+        const bytes = typeof packet.payload === 'string' ? Buffer.from(packet.payload) : packet.payload
+        Object.assign(delivery, read(client, found, bytes, 0, bytes.length, delivery.received))
+      }
+      const nothing = !found && delivery.handshakes.length === 0
+      if (nothing && !(client && waiting.get(client)?.deliveries)) return done(null)
+      accept(client, delivery, (failure) => done(failure === null ? null : new Error(failure)))
+    },
   }
 }
 
 /** Who a connection logged in as. */
-function ownDevice(client: Client | null): string {
+function loginOf(client: Client | null): string {
   const { username, id } = (client ?? {}) as { username?: string; id?: string }
   return username || id || ''
-}
-
-// What Aedes lets pass and MQTT does not. The reserved topics are the broker's own.
-function packetProblem({ topic, qos, messageId }: PublishPacket): string | null {
-  if (badText(topic)) return 'the topic must be UTF-8 without the character U+0000'
-  if (topic.startsWith('$')) return 'topics that begin with $ belong to the broker'
-  // [MQTT-2.3.1-1]
-  if (qos > 0 && messageId === 0) return 'the packet identifier must not be 0'
-  return null
 }

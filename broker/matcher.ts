@@ -9,10 +9,30 @@ type Listener = (packet: Routed, done: () => void) => void
 type Done = (error?: Error | null) => void
 
 const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
-/** Topics whose listeners are remembered. Telemetry comes on the same topics again and again. */
+/** Topics that are remembered, of each kind of question. */
 const maxKnownTopics = 50_000
 /** Longer topics are legal and rare: remembering them would cost more memory than looking them up costs time. */
-export const maxKnownTopicLength = 512
+const maxKnownTopicLength = 512
+// qlobber, which matches topics, takes no more.
+const maxTopicLevels = 100
+
+/** Remembers what was found for a topic: telemetry comes on the same topics again and again. */
+export function createTopicCache<T>(find: (topic: string) => T) {
+  const known = new Map<string, T>()
+  return {
+    get(topic: string): T {
+      let found = known.get(topic)
+      if (found === undefined) {
+        found = find(topic)
+        if (topic.length > maxKnownTopicLength) return found
+        if (known.size >= maxKnownTopics) known.clear()
+        known.set(topic, found)
+      }
+      return found
+    },
+    clear: (): void => known.clear(),
+  }
+}
 
 /**
  * Who hears of a topic, in the form that Aedes expects of its `mq`.
@@ -22,23 +42,12 @@ export const maxKnownTopicLength = 512
  */
 export function createMatcher() {
   const filters = new Qlobber<Listener>(rules)
-  const known = new Map<string, Listener[]>()
+  const known = createTopicCache((topic) => filters.match(topic))
   let closed = false
-
-  function listenersOf(topic: string): Listener[] {
-    let listeners = known.get(topic)
-    if (!listeners) {
-      listeners = filters.match(topic)
-      if (topic.length > maxKnownTopicLength) return listeners
-      if (known.size >= maxKnownTopics) known.clear()
-      known.set(topic, listeners)
-    }
-    return listeners
-  }
 
   return {
     /** Nobody listens to the topic. */
-    isSilent: (topic: string): boolean => listenersOf(topic).length === 0,
+    isSilent: (topic: string): boolean => known.get(topic).length === 0,
     on(filter: string, listener: Listener, done?: Done): void {
       filters.add(filter, listener)
       known.clear()
@@ -51,7 +60,7 @@ export function createMatcher() {
     },
     emit(packet: Routed, done?: Done): void {
       if (closed) return done?.(new Error('the broker is closed'))
-      const listeners = listenersOf(packet.topic)
+      const listeners = known.get(packet.topic)
       for (let i = 0; i < listeners.length; i++) (listeners[i] as Listener)(packet, ignore)
       done?.()
     },
@@ -74,6 +83,16 @@ export function filterProblem(filter: string): string | null {
     if (level === '#' && index !== levels.length - 1) return '"#" must be the last level of the topic filter'
   }
   return null
+}
+
+/** Whether a topic may be published to by a client: MQTT 3.1.1 §4.7. */
+export function topicProblem(topic: string): string | null {
+  if (topic === '') return 'a topic must not be empty'
+  if (badText(topic)) return 'the topic must be UTF-8 without the character U+0000'
+  if (topic.startsWith('$')) return 'topics that begin with $ belong to the broker'
+  // [MQTT-3.3.2-2]
+  if (topic.includes('+') || topic.includes('#')) return 'a topic must not hold the wildcards + and #'
+  return topic.split('/').length > maxTopicLevels ? `a topic has at most ${maxTopicLevels} levels` : null
 }
 
 /** [MQTT-1.5.3-1], [MQTT-1.5.3-2]: the parser turns broken UTF-8 into U+FFFD, which no sane topic holds. */

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Subscription } from 'aedes'
 import { Qlobber } from 'qlobber'
-import type { Handshake } from '../devices/sink.ts'
-import { compileFilter, filterProblem, maxKnownTopicLength } from './matcher.ts'
+import { emptyDelivery, type Sink } from '../devices/sink.ts'
+import { compileFilter, createTopicCache, filterProblem } from './matcher.ts'
 
 /*
  * What the broker remembers of its clients between two of their packets, in the form that Aedes expects of its
@@ -47,12 +47,6 @@ interface Subscriber extends Subscription {
   clientId: string
 }
 
-/** Where the durable half of QoS 2 lives. */
-export interface Handshakes {
-  release(handshake: Omit<Handshake, 'digest'>, done: (failure: string | null) => void): void
-  discard(client: string): void
-}
-
 /** The exchanges of one client that a former run left behind. */
 export type OpenExchanges = readonly [client: string, open: readonly (readonly [packetId: number, digest: number])[]]
 
@@ -60,7 +54,6 @@ type ClientId = { id: string }
 type WithId = { messageId?: number | undefined }
 
 const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
-const maxKnownTopics = 50_000
 // A rejection is the ordinary answer to "is this packet new?"; an Error with its stack cost half of all QoS 2 work.
 const unknown = new Error('no such packet')
 const nobody: Subscriber[] = []
@@ -71,9 +64,14 @@ export interface Sessions {
    * not DUP, which clients forget to set: a device that lost its memory uses the same identifiers for new messages,
    * and those must not be lost.
    */
-  beginIncoming(handshake: Handshake): boolean
-  /** Takes back what `beginIncoming` noted, when the commit was refused. */
-  cancelIncoming(client: string, packetId: number): void
+  beginIncoming(client: string, packetId: number, digest: number): boolean
+  /** The commit of an exchange is done: a PUBREL may come. */
+  storedIncoming(client: string, packetId: number): void
+  /** The exchange has ended, or its commit was refused. */
+  endIncoming(client: string, packetId: number): void
+  hasIncoming(client: string, packetId: number): boolean
+  /** How many exchanges of a client are open. */
+  openIncoming(client: string): number
   /** Whether a message on the topic would be kept for anybody. */
   isWanted(topic: string): boolean
   /** The client's connection has ended: what was sent on it and not acknowledged is sent again on the next one. */
@@ -89,14 +87,14 @@ export interface Sessions {
 }
 
 /** `open` holds the QoS 2 exchanges that a former run left behind. */
-export function createSessions(handshakes: Handshakes, open: readonly OpenExchanges[]) {
+export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
   const retained = new Map<string, AedesPublishPacket>()
   let retainedBytes = 0
   const sessions = new Map<string, Session>()
   const subscribers = new Qlobber<Subscriber>(rules)
   // By client and filter: a filter is taken out by the very object that was put in.
   const subscriberOf = new Map<string, Subscriber>()
-  const knownTopics = new Map<string, Subscriber[]>()
+  const subscribersOf = createTopicCache((topic) => subscribers.match(topic))
   const wills = new Map<string, QueuedPacket & { brokerId?: string }>()
   const incoming = new Map<string, Map<number, Incoming>>()
   for (const [client, ids] of open) {
@@ -127,7 +125,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
     if (!subscriber) return
     subscribers.remove(topic, subscriber)
     subscriberOf.delete(key)
-    knownTopics.clear()
+    subscribersOf.clear()
   }
 
   function dequeue(session: Session, key: string): QueuedPacket | undefined {
@@ -192,7 +190,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
         subscriberOf.set(`${client.id}\n${subscription.topic}`, entry)
         subscribers.add(subscription.topic, entry)
       }
-      knownTopics.clear()
+      subscribersOf.clear()
     },
     async removeSubscriptions(client: ClientId, topics: string[]): Promise<void> {
       const session = sessions.get(client.id)
@@ -209,7 +207,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
     },
     // Asked for every QoS 1 and 2 publish, and answered from memory: a late answer would change the order of deliveries.
     subscriptionsByTopic(topic: string): Promise<Subscriber[]> {
-      return Promise.resolve(subscriberOf.size === 0 ? nobody : subscribersOf(topic))
+      return Promise.resolve(subscriberOf.size === 0 ? nobody : subscribersOf.get(topic))
     },
     async cleanSubscriptions(client: ClientId): Promise<void> {
       const session = sessions.get(client.id)
@@ -262,9 +260,7 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
     },
 
     incomingStorePacket(client: ClientId, packet: WithId): Promise<void> {
-      const exchange = incoming.get(client.id)?.get(packet.messageId as number)
-      if (exchange) exchange.known = true
-      else incomingOf(client.id).set(packet.messageId as number, { digest: 0, known: true })
+      storedIncoming(client.id, packet.messageId as number)
       return Promise.resolve()
     },
     incomingGetPacket(client: ClientId, packet: WithId): Promise<WithId> {
@@ -277,15 +273,17 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
       const packetId = messageId as number
       if (!incoming.get(client.id)?.has(packetId)) return Promise.reject(unknown)
       return new Promise((resolve, reject) => {
-        handshakes.release({ client: client.id, packetId }, (failure) => {
+        const delivery = emptyDelivery('')
+        delivery.handshakes.push({ client: client.id, packetId, digest: null })
+        sink.accept(delivery, ({ failure }) => {
           if (failure !== null) return reject(new Error(failure))
-          cancelIncoming(client.id, packetId)
+          endIncoming(client.id, packetId)
           resolve()
         })
       })
     },
     async cleanIncoming(client: ClientId): Promise<void> {
-      if (incoming.delete(client.id)) handshakes.discard(client.id)
+      if (incoming.delete(client.id)) sink.discard(client.id)
     },
 
     async putWill(client: ClientId, packet: QueuedPacket): Promise<void> {
@@ -319,17 +317,6 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
     }
   }
 
-  function subscribersOf(topic: string): Subscriber[] {
-    let found = knownTopics.get(topic)
-    if (!found) {
-      found = subscribers.match(topic)
-      if (topic.length > maxKnownTopicLength) return found
-      if (knownTopics.size >= maxKnownTopics) knownTopics.clear()
-      knownTopics.set(topic, found)
-    }
-    return found
-  }
-
   function incomingOf(client: string): Map<number, Incoming> {
     let ids = incoming.get(client)
     if (!ids) {
@@ -339,21 +326,30 @@ export function createSessions(handshakes: Handshakes, open: readonly OpenExchan
     return ids
   }
 
-  function cancelIncoming(client: string, packetId: number): void {
+  function storedIncoming(client: string, packetId: number): void {
+    const exchange = incoming.get(client)?.get(packetId)
+    if (exchange) exchange.known = true
+    else incomingOf(client).set(packetId, { digest: 0, known: true })
+  }
+
+  function endIncoming(client: string, packetId: number): void {
     const ids = incoming.get(client)
     ids?.delete(packetId)
     if (ids?.size === 0) incoming.delete(client)
   }
 
   const api: Sessions = {
-    beginIncoming({ client, packetId, digest }) {
+    beginIncoming(client, packetId, digest) {
       const ids = incomingOf(client)
       if (ids.get(packetId)?.digest === digest) return false
       ids.set(packetId, { digest, known: false })
       return true
     },
-    cancelIncoming,
-    isWanted: (topic) => subscriberOf.size > 0 && subscribersOf(topic).length > 0,
+    storedIncoming,
+    endIncoming,
+    hasIncoming: (client, packetId) => incoming.get(client)?.has(packetId) ?? false,
+    openIncoming: (client) => incoming.get(client)?.size ?? 0,
+    isWanted: (topic) => subscriberOf.size > 0 && subscribersOf.get(topic).length > 0,
     connectionEnded(client) {
       for (const entry of sessions.get(client)?.queue.values() ?? []) entry.again = entry.sent
     },

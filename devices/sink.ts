@@ -1,6 +1,6 @@
 import type { Millis, Reading, Rejection } from './reading.ts'
 
-/** One message from outside, decoded: what shall be stored, and what the quarantine shall keep. */
+/** What came from outside at once, decoded: what shall be stored, and what the quarantine shall keep. */
 export interface Delivery {
   /** Where it came from, in words that a person reads in the quarantine: an MQTT topic or an HTTP path. */
   origin: string
@@ -9,16 +9,21 @@ export interface Delivery {
   received: Millis
   readings: Reading[]
   rejected: Rejection[]
-  /** For MQTT QoS 2: the packet identifier that must be known again after a crash, in the same commit. */
-  handshake?: Handshake
+  /** Steps of QoS 2 that must be known again after a crash, in the same commit. */
+  handshakes: Handshake[]
 }
 
 /** One inbound QoS 2 exchange: the identifier is in use from PUBLISH until PUBREL. MQTT 3.1.1 §4.3.3 */
 export interface Handshake {
   client: string
   packetId: number
-  /** Of topic and payload: tells a message that comes again from a new one under the same identifier. */
-  digest: number
+  /** Of topic and payload: tells a message that comes again from a new one under the same identifier. `null`: the exchange ends. */
+  digest: number | null
+}
+
+/** A delivery that holds nothing yet. */
+export function emptyDelivery(origin: string, device = ''): Delivery {
+  return { origin, device, received: Date.now(), readings: [], rejected: [], handshakes: [] }
 }
 
 /** How a delivery ended: everything is on disk, or (`failure`) nothing of it may be acknowledged. */
@@ -33,8 +38,6 @@ export type Outcome =
  */
 export interface Sink {
   accept(delivery: Delivery, done: (outcome: Outcome) => void): void
-  /** Ends a QoS 2 exchange. `done` is called when that is on disk, so that PUBCOMP may be sent. */
-  release(handshake: Omit<Handshake, 'digest'>, done: (failure: string | null) => void): void
   /** Forgets all exchanges of a client that began a clean session. [MQTT-3.1.2-6] */
   discard(client: string): void
 }

@@ -62,7 +62,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     const first = records.count
     for (const reading of delivery.readings) addReading(reading, delivery)
     for (const { payload, reason } of delivery.rejected) quarantine(delivery, payload, reason)
-    if (delivery.handshake) next.handshakes.push(toEntry(delivery.handshake))
+    for (const handshake of delivery.handshakes) next.handshakes.push(toEntry(handshake))
     wait({ first, count: records.count - first, done })
   }
 
@@ -91,12 +91,6 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
   function quarantine({ origin, received, device }: Delivery, payload: string | Uint8Array, reason: string): void {
     figures.rejected++
     next.quarantine.push({ received, origin, device, reason, payload })
-  }
-
-  function release(handshake: Omit<Handshake, 'digest'>, done: (failure: string | null) => void): void {
-    if (closed !== null) return done(closed)
-    next.handshakes.push([handshake.client, -handshake.packetId, 0])
-    wait({ first: 0, count: 0, done: ({ failure }) => done(failure) })
   }
 
   function discard(client: string): void {
@@ -162,7 +156,6 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
   return {
     accept,
     settled,
-    release,
     discard,
     figures,
     async close() {
@@ -185,7 +178,7 @@ function answer(group: readonly Waiting[], { first, duplicates }: Appended): voi
 }
 
 function toEntry({ client, packetId, digest }: Handshake): HandshakeEntry {
-  return [client, packetId, digest]
+  return digest === null ? [client, -packetId, 0] : [client, packetId, digest]
 }
 
 function refused(failure: string): Outcome {

@@ -1,7 +1,7 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { collapse, decode, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
-import type { Delivery, Outcome } from '../../devices/sink.ts'
+import { type Delivery, emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { writeCursor } from '../cursor.ts'
 import { Problem } from '../errors.ts'
 import type { HttpContext } from './context.ts'
@@ -55,7 +55,7 @@ export function ingestRoutes({ store, sink, window, failure }: HttpContext): Fas
         const context = { device, metric: null, now: received, window }
         const decoded = decode('json', String(request.body ?? ''), context)
         if (decoded.readings.length === 0) refuseAll(decoded)
-        return commit({ origin: `POST ${request.url}`, device, received, ...decoded }, decoded)
+        return commit({ ...emptyDelivery(`POST ${request.url}`, device), received, ...decoded }, decoded)
       },
     )
 
@@ -80,7 +80,7 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
           if (typeof reading !== 'string') decoded.readings.push(reading)
           else decoded.rejected.push({ item: line, payload: text ?? asText(content), reason: reading })
         }
-        return commit({ origin: `POST ${request.url}`, device: '', received, ...collapse(decoded, body) }, decoded)
+        return commit({ ...emptyDelivery(`POST ${request.url}`), received, ...collapse(decoded, body) }, decoded)
       },
     )
 

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { decode as decodeWith, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../../devices/reading.ts'
-import type { Outcome } from '../../devices/sink.ts'
+import { emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { Problem } from '../errors.ts'
 import type { Quarantined } from '../store/store.ts'
 import type { HttpContext } from './context.ts'
@@ -66,7 +66,7 @@ export function quarantineRoutes({ store, sink, window, route }: HttpContext): F
         if (first)
           throw new Problem('still-unreadable', first.reason, 'correct it and push it anew, then delete the entry')
         const outcome = await new Promise<Outcome>((resolve) => {
-          sink.accept({ origin: entry.origin, device: entry.device, received: Date.now(), ...decoded }, resolve)
+          sink.accept({ ...emptyDelivery(entry.origin, entry.device), ...decoded }, resolve)
         })
         if (outcome.failure !== null) throw new Problem('stopping', outcome.failure)
         await store.removeQuarantined(entry.id)

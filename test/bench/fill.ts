@@ -1,5 +1,5 @@
 import type { Reading, Value } from '../../devices/reading.ts'
-import type { Delivery, Outcome } from '../../devices/sink.ts'
+import { emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { createDictionary } from '../../src/dictionary.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { createWriter } from '../../src/writer.ts'
@@ -33,7 +33,7 @@ export async function fillStore(
   let under: Promise<Outcome> | null = null
 
   async function flush(): Promise<void> {
-    const delivery: Delivery = { origin: 'bench', device: '', received: Date.now(), readings, rejected: [] }
+    const delivery = { ...emptyDelivery('bench'), readings }
     readings = []
     const accepted = new Promise<Outcome>((resolve) => writer.accept(delivery, resolve))
     // One is made while another is written.

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Reading, Value } from '../../devices/reading.ts'
-import type { Outcome } from '../../devices/sink.ts'
+import { emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { createDictionary } from '../../src/dictionary.ts'
 import type { HistoryQuery } from '../../src/history/query.ts'
 import type { HandshakeEntry, Store } from '../../src/store/store.ts'
@@ -18,7 +18,7 @@ function withWriter(store: Store) {
     store,
     push: (readings: Reading[], received = Date.now()): Promise<Outcome> =>
       new Promise((resolve) => {
-        writer.accept({ origin: 'test', device: '', received, readings, rejected: [] }, resolve)
+        writer.accept({ ...emptyDelivery('test'), received, readings }, resolve)
       }),
     writer,
     async close() {
@@ -223,9 +223,7 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
       { item: 1, payload: '{"a":', reason: 'bad' },
       { item: 2, payload: Uint8Array.of(0xff, 0x00), reason: 'worse' },
     ]
-    await new Promise((resolve) =>
-      hub.writer.accept({ origin: 'o', device: 'd', received: t0, readings: [], rejected }, resolve),
-    )
+    await new Promise((resolve) => hub.writer.accept({ ...emptyDelivery('o', 'd'), received: t0, rejected }, resolve))
     const [second, first] = await hub.store.quarantine({ before: null, limit: 10 })
     expect(first).toMatchObject({ origin: 'o', device: 'd', received: t0, reason: 'bad' })
     expect(Buffer.from(first?.payload ?? '').toString()).toBe('{"a":')
