@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client, type PublishPacket } from 'aedes'
+import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
@@ -102,7 +102,16 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
   })
   await aedes.listen()
-  publishOnlyToListeners()
+  const takeFastPath = createFastPath({
+    ingest,
+    sessions,
+    nobodyHears: (topic, qos) => matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic)),
+    onPublished: (messages) => {
+      published += messages
+    },
+    onAnswered: writes.flushSoon,
+  })
+
   aedes.on('clientDisconnect', (client) => {
     presence.ended(client)
     sessions.connectionEnded(client.id)
@@ -110,31 +119,6 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
   ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
-
-  function nobodyHears(topic: string, qos: number): boolean {
-    return matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic))
-  }
-
-  const takeFastPath = createFastPath({
-    ingest,
-    sessions,
-    nobodyHears,
-    onPublished: (messages) => {
-      published += messages
-    },
-    onAnswered: writes.flushSoon,
-  })
-
-  // Most telemetry has no subscriber; then the packet that Aedes would make, and its way through five steps, is for nobody.
-  function publishOnlyToListeners(): void {
-    const publish = aedes.publish.bind(aedes) as (packet: PublishPacket, client: unknown, done?: unknown) => void
-    aedes.publish = (packet: PublishPacket, client: unknown, done?: unknown): void => {
-      if (packet.retain || !nobodyHears(packet.topic, packet.qos)) return publish(packet, client, done)
-      published++
-      const answer = (typeof client === 'function' ? client : done) as (() => void) | undefined
-      answer?.()
-    }
-  }
 
   function refuse(client: Client, error: Error): void {
     refused++

@@ -259,8 +259,11 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
       )
     },
 
-    incomingStorePacket(client: ClientId, packet: WithId): Promise<void> {
-      storedIncoming(client.id, packet.messageId as number)
+    incomingStorePacket({ id, closed }: ClientId & { closed?: boolean }, packet: WithId): Promise<void> {
+      const packetId = packet.messageId as number
+      // The commit may end after the connection, and with that a clean session.
+      if (!closed && !api.hasIncoming(id, packetId)) incomingOf(id).set(packetId, { digest: 0, known: true })
+      storedIncoming(id, packetId)
       return Promise.resolve()
     },
     incomingGetPacket(client: ClientId, packet: WithId): Promise<WithId> {
@@ -329,7 +332,6 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
   function storedIncoming(client: string, packetId: number): void {
     const exchange = incoming.get(client)?.get(packetId)
     if (exchange) exchange.known = true
-    else incomingOf(client).set(packetId, { digest: 0, known: true })
   }
 
   function endIncoming(client: string, packetId: number): void {

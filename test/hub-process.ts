@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
+import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { generate } from 'mqtt-packet'
 import { onTestFinished } from 'vitest'
 
 export const mainFile = fileURLToPath(new URL('../src/main.js', import.meta.url))
@@ -159,4 +161,19 @@ export async function readWholeHistory(hub: HubProcess, device: string): Promise
     if (page.next === null) return rows
     cursor = `&cursor=${page.next}`
   }
+}
+
+/** A client made of bytes, for what a well-behaved library would not send. Its CONNACK has arrived. */
+export async function rawClient(
+  hub: HubProcess,
+  clientId: string,
+  { clean = true, keepalive = 0 } = {},
+): Promise<Socket> {
+  const socket = connect(hub.mqttPort, '127.0.0.1')
+  socket.on('error', () => {})
+  onTestFinished(() => void socket.destroy())
+  socket.write(generate({ cmd: 'connect', clientId, protocolVersion: 4, clean, keepalive }))
+  const [connack] = (await once(socket, 'data')) as [Buffer]
+  if (!connack.equals(Buffer.from([0x20, 2, 0, 0]))) throw new Error(`refused: ${connack.toString('hex')}`)
+  return socket
 }

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
+import { connect } from 'node:net'
 import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
 import { generate } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { type HubProcess, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
+import { type HubProcess, rawClient, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
 
 interface Message {
   topic: string
@@ -91,7 +91,7 @@ describe('telemetry over MQTT', () => {
 
   test('a QoS 2 message that is sent again before PUBREL is stored once', async () => {
     const hub = await startHubProcess()
-    const socket = await rawClient(hub, 'raw-twice', false)
+    const socket = await rawClient(hub, 'raw-twice', { clean: false })
     const publish = (dup: boolean, n = 1) =>
       generate({
         cmd: 'publish',
@@ -286,14 +286,3 @@ describe('the broker', () => {
     expect([...connack]).toEqual([0x20, 2, 0, 2])
   })
 })
-
-/** A client made of bytes, for what a well-behaved library would not send. */
-async function rawClient(hub: HubProcess, clientId: string, clean = true): Promise<Socket> {
-  const socket = connect(hub.mqttPort, '127.0.0.1')
-  socket.on('error', () => {})
-  onTestFinished(() => void socket.destroy())
-  socket.write(generate({ cmd: 'connect', clientId, protocolVersion: 4, clean, keepalive: 0 }))
-  const [connack] = (await once(socket, 'data')) as [Buffer]
-  expect([...connack]).toEqual([0x20, 2, 0, 0])
-  return socket
-}
