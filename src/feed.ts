@@ -1,4 +1,4 @@
-import { createEntryReader, type EntryReader, type Names } from './store/entries.ts'
+import { createEntryReader, type EntryReader, isFullPage, type Names } from './store/entries.ts'
 import type { Filter } from './store/filter.ts'
 import type { LogPage, LogQuery, Offset, Store } from './store/store.ts'
 import type { Committed } from './writer.ts'
@@ -74,7 +74,7 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
   }
 
   async function read(query: FeedQuery): Promise<FeedPage> {
-    if (query.after >= end) return pageOf({ entries: [], offsets: [], next: end, oldest: 0 })
+    if (query.after >= end) return pageOf({ entries: [], offsets: [], characters: 0, next: end, oldest: 0 })
     if (tail.length > 0 && query.after >= (tail[0] as Committed).first) return readTail(query)
     // Reader threads may see a commit before this thread has heard of it.
     return pageOf(await store.readLog({ ...query, before: end }))
@@ -87,9 +87,9 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
     const known = pages.get(key)
     if (known) return known
     const readEntries = readerFor(filterKey, filter)
-    const page: LogPage = { entries: [], offsets: [], next: after, oldest: 0 }
+    const page: LogPage = { entries: [], offsets: [], characters: 0, next: after, oldest: 0 }
     let bytes = 0
-    for (let i = placeOf(after); i < tail.length && page.entries.length < limit && bytes < maxStepBytes; i++) {
+    for (let i = placeOf(after); i < tail.length && !isFullPage(page, limit) && bytes < maxStepBytes; i++) {
       const commit = tail[i] as Committed
       page.next = readEntries(commit, after, limit, page)
       bytes += commit.records.length

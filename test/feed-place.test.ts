@@ -4,7 +4,7 @@ import { createRecordBuilder } from '../src/store/record.ts'
 import type { LogQuery } from '../src/store/store.ts'
 
 const names = { device: (id: number) => `d${id}`, metric: (id: number) => `m${id}` }
-const nothing = async ({ after }: LogQuery) => ({ entries: [], offsets: [], next: after, oldest: 1 })
+const nothing = async ({ after }: LogQuery) => ({ entries: [], offsets: [], characters: 0, next: after, oldest: 1 })
 
 function commit(first: number, device: number, count: number) {
   const builder = createRecordBuilder()
@@ -40,7 +40,7 @@ describe('a reader of the feed', () => {
     const store = {
       readLog: async (query: LogQuery) => {
         asked.push(query)
-        return { entries: [], offsets: [], next: query.before, oldest: 1 }
+        return { entries: [], offsets: [], characters: 0, next: query.before, oldest: 1 }
       },
     }
     const feed = createFeed(store, names, 7)

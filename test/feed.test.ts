@@ -317,9 +317,9 @@ describe('the feed', () => {
     // By then the process has grown to what this load takes, whoever reads.
     for (let i = 0; i < 30; i++) await push(i * 900)
     const before = await memory()
-    // Kept for 15 readers, these 108 MB would be 1.6 GB.
+    // Kept for 15 readers, these 108 MB would be 1.6 GB; garbage that is not collected yet is far less.
     for (let i = 30; i < 60; i++) await push(i * 900)
-    expect((await memory()) - before).toBeLessThan(100e6)
+    expect((await memory()) - before).toBeLessThan(300e6)
     const { readings } = await webSocket(hub, await firstCursor(hub), (count) => count >= 54_000)
     expect(readings).toHaveLength(54_000)
   })

@@ -218,7 +218,7 @@ const cursorProblems: Record<CursorProblem, [ProblemCode, string]> = {
   future: ['foreign-cursor', 'the cursor is from the future: this hub has not come so far'],
 }
 
-const emptyPage: FeedPage = { entries: [], offsets: [], next: 0, oldest: 0, caughtUp: true, json: '' }
+const emptyPage: FeedPage = { entries: [], offsets: [], characters: 0, next: 0, oldest: 0, caughtUp: true, json: '' }
 
 // RFC 7240 §4.3
 function readWait(request: FastifyRequest): number {

@@ -1,5 +1,6 @@
 import { compilePatterns, type Filter } from './filter.ts'
 import { createRecordReader } from './record.ts'
+import type { LogPage } from './store.ts'
 
 /** The names behind the numbers of the dictionary. */
 export interface Names {
@@ -7,13 +8,20 @@ export interface Names {
   metric(id: number): string
 }
 
-/** Adds the readings of one commit that pass to `entries`, until those are `limit`; returns the next offset. */
+/** Adds the readings of one commit that pass to the page, until it is full; returns the next offset. */
 export type EntryReader = (
   commit: { first: number; records: Uint8Array },
   after: number,
   limit: number,
-  into: { entries: string[]; offsets: number[] },
+  page: Pick<LogPage, 'entries' | 'offsets' | 'characters'>,
 ) => number
+
+/** A page is what a reader that stops reading holds in memory, and what a live one waits for. */
+const maxPageCharacters = 256 * 1024
+
+export function isFullPage({ entries, characters }: Pick<LogPage, 'entries' | 'characters'>, limit: number): boolean {
+  return entries.length >= limit || characters >= maxPageCharacters
+}
 
 /**
  * Makes the JSON of readings straight from their records. A filter by metric leaves the others out of `values`,
@@ -22,10 +30,10 @@ export type EntryReader = (
 export function createEntryReader(names: Names, filter: Filter): EntryReader {
   const device = cached(names.device, compilePatterns(filter.devices))
   const metric = cached(names.metric, compilePatterns(filter.metrics))
-  return ({ first, records }, after, limit, { entries, offsets }) => {
+  return ({ first, records }, after, limit, page) => {
     const record = createRecordReader(records)
     let offset = first
-    while (entries.length < limit && record.next()) {
+    while (!isFullPage(page, limit) && record.next()) {
       if (offset++ < after) continue
       const name = device(record.device)
       if (name === null) continue
@@ -37,8 +45,10 @@ export function createEntryReader(names: Names, filter: Filter): EntryReader {
         values += `${values === '' ? '' : ','}${key}:${typeof value === 'string' ? JSON.stringify(value) : value}`
       }
       if (values === '') continue
-      entries.push(`{"device":${name},"ts":${record.ts},"values":{${values}},"received":${record.received}}`)
-      offsets.push(offset - 1)
+      const entry = `{"device":${name},"ts":${record.ts},"values":{${values}},"received":${record.received}}`
+      page.characters += entry.length
+      page.entries.push(entry)
+      page.offsets.push(offset - 1)
     }
     return offset
   }

@@ -63,6 +63,8 @@ export interface LogPage {
   entries: string[]
   /** The offset of each entry. */
   offsets: Offset[]
+  /** Of all entries; a page is full by their number or by this. */
+  characters: number
   /** Where to go on: past everything that was looked at, whether it passed the filter or not. */
   next: Offset
   /** The first offset that is kept. Asked for an earlier one, a page is empty and says so by this. */

@@ -7,7 +7,7 @@ import type { HistoryPage, HistoryQuery } from '../../history/query.ts'
 import type { Segment } from '../../history/segments.ts'
 import { decodeBlock, readDirectory } from '../block.ts'
 import type { Rows } from '../columns.ts'
-import { createEntryReader, type Names } from '../entries.ts'
+import { createEntryReader, isFullPage, type Names } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
@@ -175,7 +175,7 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
       const first = oldest.get() ?? 1
       // 0 stands for the earliest place there is.
       const from = after === 0 ? first : after
-      const page: LogPage = { entries: [], offsets: [], next: from, oldest: first }
+      const page: LogPage = { entries: [], offsets: [], characters: 0, next: from, oldest: first }
       if (from < first) return page
       const readEntries = createEntryReader(names, filter)
       let bytes = 0
@@ -183,7 +183,7 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
         if (offset + count <= from) continue
         page.next = readEntries({ first: offset, records: data }, from, limit, page)
         bytes += data.length
-        if (page.entries.length >= limit || bytes > maxLogBytes) break
+        if (isFullPage(page, limit) || bytes > maxLogBytes) break
       }
       return page
     })
