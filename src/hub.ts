@@ -5,6 +5,7 @@ import { createBroker } from '../broker/broker.ts'
 import type { Sink } from '../devices/sink.ts'
 import { createRouter } from '../devices/topics.ts'
 import type { Config } from './config.ts'
+import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
 import { StartError } from './errors.ts'
 import { createFeed } from './feed.ts'
@@ -49,6 +50,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   const dictionary = createDictionary(store.opened)
   const feed = createFeed(store, dictionary.names, store.opened.end)
   const writer = createWriter(store, dictionary, feed.push)
+  const consumers = createConsumers({ store, feed, save: writer.keep })
   const window = { earliest: config.earliestTime, maxAhead: config.maxAhead }
   const route = createRouter(config.mappings)
   const broker = await createBroker({
@@ -73,6 +75,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       version,
       store,
       feed,
+      consumers,
       sink: writer,
       window,
       route,
@@ -90,6 +93,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   async function close(): Promise<void> {
     stopRetention()
     await broker.close(writer.settled)
+    await consumers.close()
     await writer.close()
     // Whoever reads is told where he is; whoever does not read is not waited for.
     await Promise.race([feed.close(), sleep(readerGraceMillis)])

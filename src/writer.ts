@@ -2,9 +2,14 @@ import type { Reading } from '../devices/reading.ts'
 import type { Delivery, Handshake, Outcome, Sink } from '../devices/sink.ts'
 import { cardinality, type Dictionary } from './dictionary.ts'
 import { createRecordBuilder } from './store/record.ts'
-import type { Appended, Batch, HandshakeEntry, Offset, Store } from './store/store.ts'
+import type { Appended, Batch, ConsumerChange, HandshakeEntry, Offset, Store } from './store/store.ts'
 
 export interface Writer extends Sink {
+  /**
+   * Makes the state of a consumer durable, in the next commit. `change` is asked when that is put together, once for
+   * all who want it kept by then. Rejects when the hub is closing and nothing was kept.
+   */
+  keep(consumer: string, change: () => ConsumerChange): Promise<void>
   /** Resolves when everything that was accepted so far is answered. */
   settled(): Promise<void>
   /** Commits what waits and refuses what comes after. */
@@ -56,6 +61,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
   let closed: string | null = null
   const figures: WriterFigures = { readings: 0, values: 0, duplicates: 0, rejected: 0, commits: 0 }
   const numbers: number[] = []
+  const changes = new Map<string, () => ConsumerChange>()
 
   function accept(delivery: Delivery, done: (outcome: Outcome) => void): void {
     if (closed !== null) return done(refused(closed))
@@ -93,6 +99,15 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     next.quarantine.push({ received, origin, device, reason, payload })
   }
 
+  function keep(consumer: string, change: () => ConsumerChange): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (closed !== null) return reject(new Error(closed))
+      changes.set(consumer, change)
+      const done = ({ failure }: Outcome) => (failure === null ? resolve() : reject(new Error(failure)))
+      wait({ first: records.count, count: 0, done })
+    })
+  }
+
   function discard(client: string): void {
     if (closed !== null) return
     next.handshakes.push([client, 0, 0])
@@ -127,6 +142,8 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     const group = waiting
     batch.count = records.count
     batch.received = Date.now()
+    for (const change of changes.values()) batch.consumers.push(change())
+    changes.clear()
     batch.records = batch.count > 0 ? records.take() : null
     next = emptyBatch()
     waiting = []
@@ -155,6 +172,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
 
   return {
     accept,
+    keep,
     settled,
     discard,
     figures,
@@ -186,5 +204,14 @@ function refused(failure: string): Outcome {
 }
 
 function emptyBatch(): Batch {
-  return { records: null, count: 0, received: 0, newDevices: [], newMetrics: [], quarantine: [], handshakes: [] }
+  return {
+    records: null,
+    count: 0,
+    received: 0,
+    newDevices: [],
+    newMetrics: [],
+    quarantine: [],
+    handshakes: [],
+    consumers: [],
+  }
 }

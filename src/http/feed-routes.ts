@@ -2,11 +2,11 @@ import { Readable } from 'node:stream'
 import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import { type CursorProblem, readCursor, writeCursor } from '../cursor.ts'
+import { readCursor, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
-import { readList } from './parameters.ts'
+import { closeSignal, cursorProblem, readList } from './parameters.ts'
 import { problemType } from './problem.ts'
 
 const maxWaitSeconds = 60
@@ -187,8 +187,7 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     if (after === 'latest') return feed.end
     const offset = readCursor(hub, feed.end, after)
     if (typeof offset === 'number') return offset
-    const [code, detail] = cursorProblems[offset]
-    throw new Problem(code, detail, 'start again with after=earliest or after=latest')
+    throw cursorProblem(offset)
   }
 
   /** Where a stream begins: a place that works as a cursor, also for who asked for the earliest. */
@@ -212,12 +211,6 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
   }
 }
 
-const cursorProblems: Record<CursorProblem, [ProblemCode, string]> = {
-  malformed: ['invalid-cursor', '"after" is no cursor, nor earliest, nor latest'],
-  'other-hub': ['foreign-cursor', 'the cursor is of another hub'],
-  future: ['foreign-cursor', 'the cursor is from the future: this hub has not come so far'],
-}
-
 const emptyPage: FeedPage = { entries: [], offsets: [], characters: 0, next: 0, oldest: 0, caughtUp: true, json: '' }
 
 // RFC 7240 §4.3
@@ -225,12 +218,6 @@ function readWait(request: FastifyRequest): number {
   const { wait } = request.query as Query
   const preferred = /(?:^|[,;\s])wait=(\d+)/.exec(String(request.headers.prefer ?? ''))?.[1]
   return Math.min(wait ?? Number(preferred ?? 0), maxWaitSeconds)
-}
-
-function closeSignal(reply: FastifyReply): AbortSignal {
-  const aborter = new AbortController()
-  reply.raw.on('close', () => aborter.abort())
-  return aborter.signal
 }
 
 function sendFrame(socket: WebSocket, text: string): Promise<void> {

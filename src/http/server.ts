@@ -6,6 +6,7 @@ import fastify, { type FastifyInstance, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { createWebSocketStream } from 'ws'
 import { Problem } from '../errors.ts'
+import { consumerRoutes } from './consumer-routes.ts'
 import type { HttpContext } from './context.ts'
 import { dashboardRoutes } from './dashboard-routes.ts'
 import { deviceRoutes } from './device-routes.ts'
@@ -48,6 +49,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
         { name: 'Push', description: 'Telemetry in' },
         { name: 'Pull', description: 'Devices, history and latest values' },
         { name: 'Feed', description: 'One durable log, read from a cursor' },
+        { name: 'Consumers', description: 'Durable cursors with a name, pulled with acknowledgements' },
         { name: 'Quarantine', description: 'What could not be read' },
         { name: 'Operations', description: 'Health and figures' },
       ],
@@ -75,6 +77,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
   await app.register(deviceRoutes(context))
   await app.register(historyRoutes(context))
   await app.register(feedRoutes(context))
+  await app.register(consumerRoutes(context))
   await app.register(quarantineRoutes(context))
   await app.register(operationsRoutes(context))
   await app.register(dashboardRoutes)

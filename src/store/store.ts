@@ -16,6 +16,35 @@ export interface Batch {
   newMetrics: [id: number, name: string][]
   quarantine: Unreadable[]
   handshakes: HandshakeEntry[]
+  consumers: ConsumerChange[]
+}
+
+/** How a consumer stands after something was done with it. */
+export interface ConsumerChange {
+  name: string
+  /** As JSON, for whoever reads them; `null`: the consumer and its dead letters are gone. */
+  settings: string | null
+  state: string
+  buried: DeadLetter[]
+  /** Dead letters that leave, by their offsets. */
+  raised: Offset[]
+}
+
+/** A reading that a consumer gave up, with a copy of it: the log may forget the original. */
+export interface DeadLetter {
+  offset: Offset
+  at: Millis
+  attempts: number
+  reason: string
+  /** As JSON. */
+  reading: string
+}
+
+export interface KeptConsumer {
+  name: string
+  settings: string
+  state: string
+  deadLetters: number
 }
 
 /** A client's QoS 2 exchange that begins (`packetId`), ends (`-packetId`), or all of the client's that end (0). */
@@ -101,6 +130,7 @@ export interface Opened {
   metrics: [id: number, name: string][]
   /** Begun and not ended QoS 2 exchanges. */
   handshakes: [client: string, open: OpenHandshake[]][]
+  consumers: KeptConsumer[]
   oldest: Offset
   end: Offset
 }
@@ -146,6 +176,10 @@ export interface Store {
   quarantined(id: number): Promise<Quarantined | null>
   /** False: there was none. */
   removeQuarantined(id: number): Promise<boolean>
+  /** Dead letters of a consumer from an offset on, in the order of the log. */
+  deadLetters(query: { consumer: string; after: Offset; limit: number }): Promise<DeadLetter[]>
+  /** The first reading of the log that arrived at a time or later; `null`: all are older. */
+  offsetAt(time: Millis): Promise<Offset | null>
   /** Forgets log readings that arrived before `logBefore` or lie below `logBelow`, and blocks that end before `historyBefore`. */
   forget(limits: { logBefore: Millis; logBytes: number; historyBefore: Millis }): Promise<void>
   figures(): Promise<StoreFigures>

@@ -187,8 +187,16 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
   test('open QoS 2 exchanges are remembered, ended ones are not', async () => {
     const where = await folder()
     let { store, close } = withWriter(await open(where))
-    const batch = { records: null, count: 0, received: t0, newDevices: [], newMetrics: [], quarantine: [] } as const
-    const empty = { ...batch, newDevices: [], newMetrics: [], quarantine: [] }
+    const batch = {
+      records: null,
+      count: 0,
+      received: t0,
+      newDevices: [],
+      newMetrics: [],
+      quarantine: [],
+      consumers: [],
+    } as const
+    const empty = { ...batch, newDevices: [], newMetrics: [], quarantine: [], consumers: [] }
     for (let i = 1; i <= 3000; i++) {
       const begun: HandshakeEntry = ['c', i, i * 7]
       await store.append({ ...empty, handshakes: i > 5 ? [begun, ['c', -i, 0]] : [begun] })

@@ -57,6 +57,18 @@ const migrations = [
   -- Inbound QoS 2 exchanges, as a journal of what began and ended in each commit.
   CREATE TABLE handshakes (id INTEGER PRIMARY KEY, journal TEXT NOT NULL) STRICT;
   `,
+  `
+  CREATE TABLE consumers (name TEXT PRIMARY KEY, settings TEXT NOT NULL, state TEXT NOT NULL) STRICT;
+  CREATE TABLE dead_letters (
+    consumer TEXT NOT NULL,
+    "offset" INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    reading TEXT NOT NULL,
+    PRIMARY KEY (consumer, "offset")
+  ) STRICT;
+  `,
 ]
 
 export type Durability = 'fsync' | 'os'

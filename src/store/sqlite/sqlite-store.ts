@@ -73,6 +73,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     quarantine: (query) => write.call('quarantine', query),
     quarantined: (id) => write.call('quarantined', { id }),
     removeQuarantined: (id) => write.call('removeQuarantined', { id }),
+    deadLetters: (query) => write.call('deadLetters', query),
+    offsetAt: (time) => write.call('offsetAt', { time }),
     forget: (limits) => write.call('forget', limits),
     figures: () => write.call('figures', undefined),
     onStatus: (listener) => void listeners.push(listener),

@@ -10,11 +10,13 @@ import type {
   DeviceLatest,
   DeviceQuery,
   DeviceSummary,
+  Offset,
   Opened,
   StoreFigures,
   StoreStatus,
 } from '../store.ts'
 import { Moved, sendNotice, serveCalls } from './calls.ts'
+import { createConsumerTable } from './consumers.ts'
 import { createHandshakes } from './handshakes.ts'
 import { type Head, headRows } from './head.ts'
 import { loadHeads, takeBatch } from './heads.ts'
@@ -46,6 +48,7 @@ function openFile({ path, durability }: WriterOptions) {
     heads,
     sealing: createSealing(db, heads),
     handshakes: createHandshakes(db),
+    consumers: createConsumerTable(db),
     quarantine: createQuarantine(db),
     retention: createRetention(db, heads),
     insertDevice: db.prepare('INSERT INTO devices (id, name, first_seen, last_seen) VALUES (?, ?, ?, ?)'),
@@ -53,6 +56,9 @@ function openFile({ path, durability }: WriterOptions) {
     insertLog: db.prepare('INSERT INTO log ("offset", count, received, data) VALUES (?, ?, ?, ?)'),
     begin: db.prepare('BEGIN IMMEDIATE'),
     commit: db.prepare('COMMIT'),
+    offsetAt: db
+      .prepare<[number], number>('SELECT "offset" FROM log WHERE received >= ? ORDER BY "offset" LIMIT 1')
+      .pluck(),
     oldest: db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck(),
   }
 }
@@ -96,6 +102,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     if (stored && count > 0) file.insertLog.run(first, count, batch.received, stored)
     file.handshakes.write(batch.handshakes)
     file.quarantine.write(batch.quarantine)
+    file.consumers.write(batch.consumers)
     file.commit.run()
     for (const head of taken.full) file.sealing.full(head)
     if (stored && count > 0) file.retention.appended(stored.length)
@@ -192,12 +199,13 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
 
   const methods = {
     opened(): Opened {
-      const { heads, handshakes } = file
+      const { heads, handshakes, consumers } = file
       return {
         hub,
         devices: Array.from(heads.byId.values(), ({ device, name, lastStamp }) => [device, name, lastStamp]),
         metrics: [...heads.metrics],
         handshakes: handshakes.all(),
+        consumers: consumers.all(),
         oldest: file.oldest.get() ?? 1,
         end: heads.end,
       }
@@ -234,6 +242,9 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     quarantine: ({ before, limit }: { before: number | null; limit: number }) => file.quarantine.list(before, limit),
     quarantined: ({ id }: { id: number }) => file.quarantine.get(id),
     removeQuarantined: ({ id }: { id: number }) => file.quarantine.remove(id),
+    deadLetters: ({ consumer, after, limit }: { consumer: string; after: Offset; limit: number }) =>
+      file.consumers.deadLetters(consumer, after, limit),
+    offsetAt: ({ time }: { time: number }): Offset | null => file.offsetAt.get(time) ?? null,
     forget,
     figures(): StoreFigures {
       const { heads, quarantine } = file

@@ -1,0 +1,394 @@
+import type { Millis } from '../../devices/reading.ts'
+import type { Feed, FeedPage } from '../feed.ts'
+import type { ConsumerChange, DeadLetter, Offset, Store } from '../store/store.ts'
+import { type DeliveryId, readDeliveryId, writeDeliveryId } from './delivery-id.ts'
+import { createPending, type Run } from './pending.ts'
+import { type ConsumerSettings, type Rules, readRules } from './settings.ts'
+
+/** A reading on its way to a worker. */
+export interface Delivery {
+  id: string
+  offset: Offset
+  /** 1 for the first delivery. */
+  attempt: number
+  /** The reading as JSON. */
+  reading: string
+}
+
+/** What became of deliveries that were named. */
+export interface Settled {
+  /** Readings that it was done to. */
+  count: number
+  /** Identifiers that name nothing that is pending: acknowledged before, delivered anew, or of before a seek. */
+  unknown: number
+}
+
+export interface ConsumerFigures {
+  /** The first reading of the log that was not delivered yet. */
+  next: Offset
+  /** Readings of the log after the consumer's place, before its filter. */
+  lag: number
+  pending: number
+  redelivered: number
+  acknowledged: number
+  deadLetters: number
+  /** Readings that the log forgot before they were delivered. */
+  missed: number
+  /** Age of the oldest delivery that nobody has acknowledged, in milliseconds. */
+  oldestPending: Millis | null
+}
+
+/** How far a consumer is, as it is kept. Everything before `next` that is not pending is done. */
+export interface ConsumerState {
+  /** Grows with each seek, so that identifiers of before name nothing any more. */
+  epoch: number
+  next: Offset
+  pending: Run[]
+  redelivered: number
+  acknowledged: number
+  missed: number
+}
+
+export interface Consumer {
+  readonly name: string
+  settings: ConsumerSettings
+  /**
+   * Deliveries as soon as there are any, at most `max`; none after `wait` milliseconds. What waited longest for its
+   * acknowledgement comes first, then what is new, in the order of the log.
+   */
+  receive(max: number, wait: Millis, signal: AbortSignal): Promise<Delivery[]>
+  /** Done: never delivered again, once this has resolved. */
+  acknowledge(ids: readonly string[]): Promise<Settled>
+  /** The same for everything that was delivered up to and including one delivery. */
+  acknowledgeUpTo(id: string): Promise<Settled>
+  /** Not done: to be delivered again after a delay. `counts`: the delivery counts towards `maxDeliver`. */
+  release(ids: readonly string[], delay: Millis, counts?: boolean): Promise<Settled>
+  /** Still at work: `ackWait` begins anew. */
+  extend(ids: readonly string[]): Promise<Settled>
+  /** Cannot be done: dead letters. */
+  reject(ids: readonly string[], reason: string): Promise<Settled>
+  /** Goes to another place of the log, forgetting what is pending. */
+  seek(offset: Offset): Promise<void>
+  /** Delivers dead letters again, those named or (`null`) all; resolves with how many, and how many the log no longer holds. */
+  redrive(ids: readonly Offset[] | null): Promise<{ redriven: number; gone: number }>
+  discard(ids: readonly Offset[] | null): Promise<number>
+  /** Takes other settings; what is pending keeps its times. */
+  change(settings: ConsumerSettings): Promise<void>
+  /** Makes durable what was received since the last acknowledgement. */
+  keep(): Promise<void>
+  figures(now: Millis): ConsumerFigures
+  /** Ends all that wait. */
+  close(): void
+}
+
+export interface ConsumerOptions {
+  name: string
+  settings: ConsumerSettings
+  state: ConsumerState
+  deadLetters: number
+  feed: Feed
+  store: Pick<Store, 'deadLetters'>
+  /** Durable when it resolves. */
+  save(name: string, change: () => ConsumerChange): Promise<void>
+  /** Something changed that need not be durable at once. */
+  onTouched(consumer: Consumer): void
+}
+
+/** Dead letters of one consumer; beyond that, it stops delivering until some are redriven or deleted. */
+export const maxDeadLetters = 10_000
+const pageOfDeadLetters = 1000
+
+export function createConsumer(options: ConsumerOptions): Consumer {
+  const { name, feed, store, save, onTouched } = options
+  let { settings, deadLetters } = options
+  let rules: Rules = readRules(settings)
+  let { epoch, next, redelivered, acknowledged, missed } = options.state
+  const pending = createPending(options.state.pending)
+  let buried: DeadLetter[] = []
+  let raised: Offset[] = []
+  // Workers take turns: two of them must not read the same place.
+  let turn: Promise<unknown> = Promise.resolve()
+  let wakers = new Set<() => void>()
+  let closed = false
+
+  function change(): ConsumerChange {
+    const state: ConsumerState = { epoch, next, pending: [...pending.runs], redelivered, acknowledged, missed }
+    const made = { name, settings: JSON.stringify(settings), state: JSON.stringify(state), buried, raised }
+    buried = []
+    raised = []
+    return made
+  }
+
+  function inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const result = turn.then(task)
+    turn = result.catch(() => {})
+    return result
+  }
+
+  function wake(): void {
+    const woken = wakers
+    wakers = new Set()
+    for (const waker of woken) waker()
+  }
+
+  async function receive(max: number, wait: Millis, signal: AbortSignal): Promise<Delivery[]> {
+    const deadline = Date.now() + wait
+    for (;;) {
+      const deliveries = await inTurn(() => (signal.aborted || closed ? Promise.resolve([]) : take(max)))
+      const left = deadline - Date.now()
+      if (deliveries.length > 0 || left <= 0 || signal.aborted || closed || feed.closed) return deliveries
+      await untilThereMayBe(left, signal)
+    }
+  }
+
+  /** Waits for a new reading if there is room for one, for the next that may be delivered again, or for a change. */
+  async function untilThereMayBe(left: Millis, signal: AbortSignal): Promise<void> {
+    const ready = pending.nextReady()
+    const millis = ready === null ? left : Math.max(1, Math.min(left, ready - Date.now()))
+    const waiting = new AbortController()
+    const stop = () => waiting.abort()
+    wakers.add(stop)
+    signal.addEventListener('abort', stop)
+    const hasRoom = pending.count < rules.maxPending && deadLetters < maxDeadLetters
+    // Without room a new reading is no reason to wake.
+    await feed.wait(hasRoom ? next : feed.end + 1, millis, waiting.signal)
+    wakers.delete(stop)
+    signal.removeEventListener('abort', stop)
+  }
+
+  // What is kept may be asked for between any two steps: a reading leaves one place and enters the next in one step.
+  async function take(max: number): Promise<Delivery[]> {
+    const now = Date.now()
+    const deliveries: Delivery[] = []
+    for (const run of pending.ready(now, max)) {
+      const entries = await readRun(run)
+      for (const piece of pending.cut(run.from, run.to)) {
+        if (piece.ready > now) {
+          pending.add(piece)
+          continue
+        }
+        const own = entries.filter(([offset]) => offset >= piece.from && offset < piece.to)
+        missed += piece.to - piece.from - own.length
+        if (piece.attempt >= rules.maxDeliver) bury(piece, own, 'not acknowledged after the last delivery')
+        else deliver(own, piece.attempt + 1, piece.since, deliveries)
+      }
+    }
+    const room = Math.min(max - deliveries.length, rules.maxPending - pending.count)
+    if (room > 0 && deadLetters < maxDeadLetters) {
+      const page = await readNext(room)
+      if (page.oldest > next) missed += page.oldest - next
+      next = Math.max(next, page.next)
+      const entries = page.entries.map((entry, i): Entry => [page.offsets[i] as Offset, entry])
+      deliver(entries, 1, now, deliveries)
+    }
+    if (deliveries.length > 0 || buried.length > 0) onTouched(consumer)
+    return deliveries
+  }
+
+  type Entry = [offset: Offset, reading: string]
+
+  async function readNext(limit: number): Promise<FeedPage> {
+    const page = await feed.read({ after: next, limit, filter: rules.filter })
+    if (page.oldest <= next) return page
+    const oldest = await feed.read({ after: page.oldest, limit, filter: rules.filter })
+    return { ...oldest, oldest: Math.max(page.oldest, oldest.oldest) }
+  }
+
+  /** What the log still holds of a run. */
+  async function readRun({ from, to }: { from: Offset; to: Offset }): Promise<Entry[]> {
+    const entries: Entry[] = []
+    for (let after = from; after < to; ) {
+      const page = await feed.read({ after, limit: to - after, filter: rules.filter })
+      for (const [i, entry] of page.entries.entries()) {
+        const offset = page.offsets[i] as Offset
+        if (offset < to) entries.push([offset, entry])
+      }
+      after = page.oldest > after ? page.oldest : page.next
+      if (page.caughtUp) break
+    }
+    return entries
+  }
+
+  function deliver(entries: readonly Entry[], attempt: number, since: Millis, into: Delivery[]): void {
+    if (attempt > 1) redelivered += entries.length
+    const ready = Date.now() + rules.ackWait + rules.backoff(attempt)
+    for (const run of runsOf(entries.map(([offset]) => offset))) pending.add({ ...run, attempt, ready, since })
+    for (const [offset, reading] of entries) {
+      into.push({ id: writeDeliveryId({ epoch, offset, attempt }), offset, attempt, reading })
+    }
+  }
+
+  function bury(run: Run, entries: readonly Entry[], reason: string): void {
+    for (const [offset, reading] of entries) {
+      buried.push({ offset, at: Date.now(), attempts: run.attempt, reason, reading })
+    }
+    deadLetters += entries.length
+  }
+
+  /** Where the deliveries named lie, as far as their identifiers mean anything. */
+  function spans(ids: readonly string[]): { from: Offset; to: Offset; attempt: number }[] {
+    const named = ids.map(readDeliveryId).filter((id): id is DeliveryId => id?.epoch === epoch)
+    const spans: { from: Offset; to: Offset; attempt: number }[] = []
+    for (const { offset, attempt } of named.sort((a, b) => a.offset - b.offset)) {
+      const last = spans.at(-1)
+      if (last?.to === offset && last.attempt === attempt) last.to++
+      else spans.push({ from: offset, to: offset + 1, attempt })
+    }
+    return spans
+  }
+
+  /** Takes the deliveries named out of what is pending. `exact`: only as long as they were not delivered anew since. */
+  function cut(ids: readonly string[], exact: boolean): { runs: Run[]; settled: Settled } {
+    const runs: Run[] = []
+    for (const { from, to, attempt } of spans(ids)) {
+      for (const run of pending.cut(from, to)) {
+        if (exact && run.attempt !== attempt) pending.add(run)
+        else runs.push(run)
+      }
+    }
+    return { runs, settled: settledOf(runs, ids.length) }
+  }
+
+  async function kept<T>(result: T): Promise<T> {
+    wake()
+    await save(name, change)
+    return result
+  }
+
+  function done({ runs, settled }: { runs: Run[]; settled: Settled }): Promise<Settled> {
+    for (const { from, to } of runs) acknowledged += to - from
+    return runs.length === 0 ? Promise.resolve(settled) : kept(settled)
+  }
+
+  /** Puts back what was cut, with another time. */
+  function putBack({ runs, settled }: { runs: Run[]; settled: Settled }, change: (run: Run) => Partial<Run>) {
+    for (const run of runs) pending.add({ ...run, ...change(run) })
+    if (runs.length > 0) onTouched(consumer)
+    wake()
+    return Promise.resolve(settled)
+  }
+
+  async function raise(ids: readonly Offset[] | null, each: (letters: DeadLetter[]) => Promise<void>): Promise<void> {
+    // What is on its way to the table must be there first.
+    await save(name, change)
+    let after = 0
+    for (;;) {
+      const letters = await store.deadLetters({ consumer: name, after, limit: pageOfDeadLetters })
+      await each(ids === null ? letters : letters.filter(({ offset }) => ids.includes(offset)))
+      if (letters.length < pageOfDeadLetters) return
+      after = (letters.at(-1) as DeadLetter).offset + 1
+    }
+  }
+
+  const consumer: Consumer = {
+    name,
+    get settings() {
+      return settings
+    },
+    receive,
+    acknowledge: (ids) => done(cut(ids, false)),
+    acknowledgeUpTo(id) {
+      const last = readDeliveryId(id)
+      if (last?.epoch !== epoch) return Promise.resolve({ count: 0, unknown: 1 })
+      const runs = pending.cut(0, last.offset + 1)
+      return done({ runs, settled: settledOf(runs, 0) })
+    },
+    release(ids, delay, counts = true) {
+      const ready = Date.now() + delay
+      return putBack(cut(ids, true), ({ attempt }) => ({ ready, attempt: counts ? attempt : attempt - 1 }))
+    },
+    extend: (ids) =>
+      putBack(cut(ids, true), ({ attempt }) => ({ ready: Date.now() + rules.ackWait + rules.backoff(attempt) })),
+    reject: (ids, reason) =>
+      inTurn(async () => {
+        const entries: Entry[] = []
+        for (const { from, to } of spans(ids)) {
+          for (const run of pending.peek(from, to)) entries.push(...(await readRun(run)))
+        }
+        const { runs, settled } = cut(ids, false)
+        for (const run of runs) {
+          const own = entries.filter(([offset]) => offset >= run.from && offset < run.to)
+          bury(run, own, reason)
+        }
+        return runs.length === 0 ? settled : kept(settled)
+      }),
+    seek: (offset) =>
+      inTurn(() => {
+        epoch++
+        next = offset
+        pending.clear()
+        return kept(undefined)
+      }),
+    redrive: (ids) =>
+      inTurn(async () => {
+        let redriven = 0
+        let gone = 0
+        await raise(ids, async (letters) => {
+          for (const { offset, at } of letters) {
+            const run = { from: offset, to: offset + 1, attempt: 0, ready: 0, since: at }
+            const page = await feed.read({ after: offset, limit: 1, filter: rules.filter })
+            if (page.offsets[0] !== offset) {
+              gone++
+              continue
+            }
+            pending.add(run)
+            raised.push(offset)
+            redriven++
+          }
+        })
+        deadLetters -= redriven
+        return kept({ redriven, gone })
+      }),
+    discard: (ids) =>
+      inTurn(async () => {
+        let count = 0
+        await raise(ids, async (letters) => {
+          for (const { offset } of letters) raised.push(offset)
+          count += letters.length
+        })
+        deadLetters -= count
+        return kept(count)
+      }),
+    change(given) {
+      rules = readRules(given)
+      settings = given
+      return kept(undefined)
+    },
+    keep: () => save(name, change),
+    figures(now) {
+      let oldest = Number.POSITIVE_INFINITY
+      for (const { since } of pending.runs) oldest = Math.min(oldest, since)
+      return {
+        next: Math.max(next, 1),
+        lag: Math.max(0, feed.end - Math.max(next, 1)),
+        pending: pending.count,
+        redelivered,
+        acknowledged,
+        deadLetters,
+        missed,
+        oldestPending: pending.count === 0 ? null : Math.max(0, now - oldest),
+      }
+    },
+    close() {
+      closed = true
+      wake()
+    },
+  }
+  return consumer
+}
+
+function settledOf(runs: readonly Run[], named: number): Settled {
+  const count = runs.reduce((sum, { from, to }) => sum + to - from, 0)
+  return { count, unknown: Math.max(0, named - count) }
+}
+
+/** Offsets in their order as runs of consecutive ones. */
+function runsOf(offsets: readonly Offset[]): { from: Offset; to: Offset }[] {
+  const runs: { from: Offset; to: Offset }[] = []
+  for (const offset of offsets) {
+    const last = runs.at(-1)
+    if (last?.to === offset) last.to++
+    else runs.push({ from: offset, to: offset + 1 })
+  }
+  return runs
+}

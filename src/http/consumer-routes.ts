@@ -1,0 +1,451 @@
+import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import { readCursor, writeCursor } from '../cursor.ts'
+import type { Consumer } from '../delivery/consumer.ts'
+import { maxConsumers } from '../delivery/consumers.ts'
+import { type ConsumerSettings, defaultSettings, readDuration, readRules } from '../delivery/settings.ts'
+import { Problem } from '../errors.ts'
+import { earliest } from '../feed.ts'
+import type { DeadLetter } from '../store/store.ts'
+import type { HttpContext } from './context.ts'
+import { closeSignal, cursorProblem, nextLink, readTimeParameter } from './parameters.ts'
+
+const maxReceive = 1000
+const maxWaitMillis = 60_000
+const maxNamed = 10_000
+
+const duration = (description: string) =>
+  Type.String({ description: `${description}; a duration such as 500ms, 30s, 5m` })
+const pattern = Type.String({ maxLength: 4096, description: 'comma list; `*` stands for any characters' })
+
+const Settings = {
+  filter: Type.Object(
+    { device: Type.Optional(pattern), metric: Type.Optional(pattern) },
+    { additionalProperties: false },
+  ),
+  ackWait: duration('what is not acknowledged within this time is delivered again'),
+  maxDeliver: Type.Integer({
+    minimum: 1,
+    maximum: 1000,
+    description: 'deliveries of a reading, the first included; after the last it is a dead letter',
+  }),
+  maxPending: Type.Integer({
+    minimum: 1,
+    maximum: 100_000,
+    description: 'readings that may be delivered and not acknowledged at one time',
+  }),
+  backoff: Type.Array(Type.String(), {
+    maxItems: 100,
+    description:
+      'what to wait, besides `ackWait`, before the second, third … delivery; the last one counts for all that follow',
+  }),
+}
+const Place = Type.String({ description: '`earliest`, `latest` or a cursor of the feed' })
+const Given = Type.Object(
+  {
+    filter: Type.Optional(Settings.filter),
+    ackWait: Type.Optional(Settings.ackWait),
+    maxDeliver: Type.Optional(Settings.maxDeliver),
+    maxPending: Type.Optional(Settings.maxPending),
+    backoff: Type.Optional(Settings.backoff),
+  },
+  { additionalProperties: false },
+)
+const Created = Type.Object({ ...Given.properties, start: Type.Optional(Place) }, { additionalProperties: false })
+const Shown = Type.Object({
+  name: Type.String(),
+  ...Settings,
+  cursor: Type.String({ description: 'where the consumer is in the feed: everything before it was delivered' }),
+  lag: Type.Integer({ description: 'readings of the log after the cursor, before the filter' }),
+  pending: Type.Integer({ description: 'delivered and not acknowledged' }),
+  redelivered: Type.Integer(),
+  acknowledged: Type.Integer(),
+  deadLetters: Type.Integer(),
+  missed: Type.Integer({ description: 'readings that the log forgot before they were delivered' }),
+  oldestPendingMillis: Type.Union([Type.Integer(), Type.Null()]),
+})
+const Named = Type.Object({ name: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$' }) })
+const Ids = Type.Array(Type.String(), { minItems: 1, maxItems: maxNamed })
+const Done = Type.Object({
+  count: Type.Integer({ description: 'readings that it was done to' }),
+  unknown: Type.Integer({
+    description:
+      'identifiers that name nothing pending: acknowledged already, delivered anew since, or of before a seek',
+  }),
+})
+const Letter = Type.Object({
+  id: Type.String(),
+  at: Type.Integer(),
+  attempts: Type.Integer(),
+  reason: Type.String(),
+  reading: Type.Object({}, { additionalProperties: true }),
+})
+
+/** Consumers: durable cursors with a name, pulled with acknowledgements. */
+export function consumerRoutes({ store, feed, consumers }: HttpContext): FastifyPluginAsyncTypebox {
+  const { hub } = store.opened
+
+  return async (app) => {
+    const tags = ['Consumers']
+
+    app.get(
+      '/v1/consumers',
+      {
+        schema: {
+          tags,
+          summary: 'List consumers, by name',
+          querystring: Type.Object({
+            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
+            cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
+          }),
+          response: {
+            200: Type.Object({ consumers: Type.Array(Shown), next: Type.Union([Type.String(), Type.Null()]) }),
+          },
+        },
+      },
+      async (request, reply) => {
+        const { limit = 100, cursor = '' } = request.query
+        const rest = consumers.list().filter(({ name }) => name > cursor)
+        const page = rest.slice(0, limit)
+        const next = rest.length > limit ? (page.at(-1)?.name ?? null) : null
+        if (next !== null) reply.header('link', nextLink(request.url, next))
+        return { consumers: page.map(show), next }
+      },
+    )
+
+    app.put(
+      '/v1/consumers/:name',
+      {
+        schema: {
+          tags,
+          summary: 'Create a consumer, or give it other settings',
+          description: `A consumer is a durable cursor with a name. What it delivers and nobody acknowledges within \`ackWait\` is delivered
+again, at least once and in the order of the log for what was not delivered before; several workers may share it.
+\`start\` counts when the consumer is new: \`latest\` without it.`,
+          params: Named,
+          body: Created,
+          response: { 200: Shown, 201: Shown },
+        },
+      },
+      async (request, reply) => {
+        const { start = 'latest', ...given } = request.body
+        const settings: ConsumerSettings = { ...defaultSettings, ...given }
+        const known = consumers.get(request.params.name)
+        if (known) {
+          readRules(settings)
+          await known.change(settings)
+          return show(known)
+        }
+        const consumer = await consumers.create(request.params.name, settings, await offsetOf(start))
+        if (!consumer) throw new Problem('too-many', `there are ${maxConsumers} consumers, the most there may be`)
+        return reply.code(201).send(show(consumer))
+      },
+    )
+
+    app.get(
+      '/v1/consumers/:name',
+      {
+        schema: {
+          tags,
+          summary: 'A consumer: its settings and how it stands',
+          params: Named,
+          response: { 200: Shown },
+        },
+      },
+      async (request) => show(find(request.params.name)),
+    )
+
+    app.patch(
+      '/v1/consumers/:name',
+      {
+        schema: {
+          tags,
+          summary: 'Change some settings of a consumer',
+          description: 'Its place, what is pending and its dead letters stay.',
+          params: Named,
+          body: Given,
+          response: { 200: Shown },
+        },
+      },
+      async (request) => {
+        const consumer = find(request.params.name)
+        await consumer.change({ ...consumer.settings, ...request.body })
+        return show(consumer)
+      },
+    )
+
+    app.delete(
+      '/v1/consumers/:name',
+      {
+        schema: {
+          tags,
+          summary: 'Delete a consumer and its dead letters',
+          params: Named,
+          response: { 204: Type.Null() },
+        },
+      },
+      async (request, reply) => {
+        await consumers.remove(find(request.params.name).name)
+        return reply.code(204).send(null)
+      },
+    )
+
+    app.post(
+      '/v1/consumers/:name/receive',
+      {
+        schema: {
+          tags,
+          summary: 'Receive readings',
+          description: 'As soon as there are any, or none after `wait`. First what is due again, then what is new.',
+          params: Named,
+          body: Type.Object(
+            {
+              max: Type.Optional(Type.Integer({ minimum: 1, maximum: maxReceive, default: 100 })),
+              wait: Type.Optional(duration('how long to wait for a reading; at most 60s')),
+            },
+            { additionalProperties: false },
+          ),
+        },
+      },
+      async (request, reply) => {
+        const { max = 100, wait = '0' } = request.body
+        const consumer = find(request.params.name)
+        const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
+        const deliveries = await consumer.receive(max, patience, closeSignal(reply))
+        const list = deliveries.map(
+          ({ id, attempt, reading }) => `{"id":"${id}","attempt":${attempt},"reading":${reading}}`,
+        )
+        const { lag } = consumer.figures(Date.now())
+        return reply
+          .type('application/json; charset=utf-8')
+          .header('cache-control', 'no-store')
+          .send(`{"deliveries":[${list.join(',')}],"lag":${lag}}`)
+      },
+    )
+
+    app.post(
+      '/v1/consumers/:name/acknowledge',
+      {
+        schema: {
+          tags,
+          summary: 'Acknowledge deliveries: they are done',
+          description:
+            'By their identifiers, or everything delivered up to one of them. What was acknowledged is never delivered again.',
+          params: Named,
+          body: Type.Object(
+            { ids: Type.Optional(Ids), upTo: Type.Optional(Type.String()) },
+            { additionalProperties: false },
+          ),
+          response: { 200: Done },
+        },
+      },
+      async (request) => {
+        const { ids, upTo } = request.body
+        const consumer = find(request.params.name)
+        if ((ids === undefined) === (upTo === undefined)) {
+          throw new Problem('invalid-request', 'name the deliveries either by "ids" or by "upTo"')
+        }
+        return durable(ids ? consumer.acknowledge(ids) : consumer.acknowledgeUpTo(upTo as string))
+      },
+    )
+
+    app.post(
+      '/v1/consumers/:name/release',
+      {
+        schema: {
+          tags,
+          summary: 'Give deliveries back, to be delivered again',
+          params: Named,
+          body: Type.Object(
+            { ids: Ids, delay: Type.Optional(duration('when to deliver them again')) },
+            { additionalProperties: false },
+          ),
+          response: { 200: Done },
+        },
+      },
+      async ({ params, body }) => find(params.name).release(body.ids, readDuration('delay', body.delay ?? '0')),
+    )
+
+    app.post(
+      '/v1/consumers/:name/extend',
+      {
+        schema: {
+          tags,
+          summary: 'Keep deliveries for another `ackWait`',
+          params: Named,
+          body: Type.Object({ ids: Ids }, { additionalProperties: false }),
+          response: { 200: Done },
+        },
+      },
+      async ({ params, body }) => find(params.name).extend(body.ids),
+    )
+
+    app.post(
+      '/v1/consumers/:name/reject',
+      {
+        schema: {
+          tags,
+          summary: 'Give deliveries up: they become dead letters',
+          params: Named,
+          body: Type.Object(
+            { ids: Ids, reason: Type.Optional(Type.String({ maxLength: 1000 })) },
+            { additionalProperties: false },
+          ),
+          response: { 200: Done },
+        },
+      },
+      async ({ params, body }) => durable(find(params.name).reject(body.ids, body.reason ?? 'rejected')),
+    )
+
+    app.post(
+      '/v1/consumers/:name/seek',
+      {
+        schema: {
+          tags,
+          summary: 'Go to another place of the feed',
+          description: 'Replays or skips; what is pending is forgotten, dead letters stay. A time means the arrival.',
+          params: Named,
+          body: Type.Object(
+            {
+              to: Type.Union([
+                Type.String({ description: '`earliest`, `latest`, a cursor, or a time in RFC 3339' }),
+                Type.Integer({ description: 'a time in milliseconds' }),
+              ]),
+            },
+            { additionalProperties: false },
+          ),
+          response: { 200: Shown },
+        },
+      },
+      async ({ params, body }) => {
+        const consumer = find(params.name)
+        const { to } = body
+        const isTime = typeof to === 'number' || /^\d{4}-\d\d-\d\d[Tt ]/.test(to)
+        await durable(consumer.seek(isTime ? await offsetAt(String(to)) : await offsetOf(to)))
+        return show(consumer)
+      },
+    )
+
+    app.get(
+      '/v1/consumers/:name/dead-letters',
+      {
+        schema: {
+          tags,
+          summary: 'List the readings that a consumer gave up, in the order of the log',
+          params: Named,
+          querystring: Type.Object({
+            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
+            cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
+          }),
+          response: {
+            200: Type.Object({ deadLetters: Type.Array(Letter), next: Type.Union([Type.String(), Type.Null()]) }),
+          },
+        },
+      },
+      async (request, reply) => {
+        const { limit = 100, cursor } = request.query
+        const consumer = find(request.params.name)
+        // What was given up a moment ago is on its way to the table.
+        await durable(consumer.keep())
+        const after = cursor === undefined ? 0 : letterOffset(cursor)
+        const letters = await store.deadLetters({ consumer: consumer.name, after, limit: limit + 1 })
+        const following = letters[limit]
+        const next = following ? String(following.offset) : null
+        if (next !== null) reply.header('link', nextLink(request.url, next))
+        return { deadLetters: letters.slice(0, limit).map(showLetter), next }
+      },
+    )
+
+    app.post(
+      '/v1/consumers/:name/dead-letters/redrive',
+      {
+        schema: {
+          tags,
+          summary: 'Deliver dead letters again',
+          description: 'Those named, or all. One whose reading the log no longer holds stays: its copy is in the list.',
+          params: Named,
+          body: Type.Object({ ids: Type.Optional(Ids) }, { additionalProperties: false }),
+          response: { 200: Type.Object({ redriven: Type.Integer(), gone: Type.Integer() }) },
+        },
+      },
+      async ({ params, body }) => durable(find(params.name).redrive(body.ids?.map(letterOffset) ?? null)),
+    )
+
+    app.delete(
+      '/v1/consumers/:name/dead-letters',
+      {
+        schema: {
+          tags,
+          summary: 'Delete all dead letters of a consumer',
+          params: Named,
+          response: { 200: Type.Object({ deleted: Type.Integer() }) },
+        },
+      },
+      async ({ params }) => ({ deleted: await durable(find(params.name).discard(null)) }),
+    )
+
+    app.delete(
+      '/v1/consumers/:name/dead-letters/:id',
+      {
+        schema: {
+          tags,
+          summary: 'Delete a dead letter',
+          params: Type.Object({ ...Named.properties, id: Type.String() }),
+          response: { 204: Type.Null() },
+        },
+      },
+      async ({ params }, reply) => {
+        const deleted = await durable(find(params.name).discard([letterOffset(params.id)]))
+        if (deleted === 0) throw new Problem('unknown-dead-letter', `the consumer has no dead letter "${params.id}"`)
+        return reply.code(204).send(null)
+      },
+    )
+  }
+
+  function find(name: string): Consumer {
+    const consumer = consumers.get(name)
+    if (consumer) return consumer
+    throw new Problem('unknown-consumer', `there is no consumer "${name}"`, `PUT /v1/consumers/${name} creates it`)
+  }
+
+  function show(consumer: Consumer): Static<typeof Shown> {
+    const { oldestPending, next, ...figures } = consumer.figures(Date.now())
+    return {
+      name: consumer.name,
+      ...consumer.settings,
+      cursor: writeCursor(hub, next),
+      ...figures,
+      oldestPendingMillis: oldestPending,
+    }
+  }
+
+  async function offsetOf(place: string): Promise<number> {
+    if (place === 'latest') return feed.end
+    const page = await feed.read({ after: earliest, limit: 1, filter: { devices: [], metrics: [] } })
+    const oldest = Math.max(page.oldest, 1)
+    if (place === 'earliest') return oldest
+    const offset = readCursor(hub, feed.end, place)
+    if (typeof offset !== 'number') throw cursorProblem(offset)
+    if (offset < oldest) throw new Problem('cursor-gone', 'readings after this cursor are no longer kept')
+    return offset
+  }
+
+  async function offsetAt(time: string): Promise<number> {
+    return (await store.offsetAt(readTimeParameter('to', time) as number)) ?? feed.end
+  }
+}
+
+function letterOffset(id: string): number {
+  if (/^\d{1,15}$/.test(id)) return Number(id)
+  throw new Problem('invalid-request', `"${id}" is no dead letter's id`)
+}
+
+function showLetter({ offset, reading, ...letter }: DeadLetter): Static<typeof Letter> {
+  return { id: String(offset), ...letter, reading: JSON.parse(reading) as Record<string, unknown> }
+}
+
+/** What is kept nowhere may not be answered as done. */
+function durable<T>(kept: Promise<T>): Promise<T> {
+  return kept.catch((error: Error) => {
+    throw error instanceof Problem ? error : new Problem('stopping', error.message)
+  })
+}
