@@ -47,9 +47,9 @@ const wholeHistory = (device: string): HistoryQuery => ({
 
 async function history(store: Store, device: string, query: Partial<HistoryQuery> = {}) {
   const page = await store.history({ ...wholeHistory(device), ...query })
-  return (
-    page && (JSON.parse(`[${new TextDecoder().decode(page.body)}]`) as { ts: number; values: Record<string, Value> }[])
-  )
+  if (page === null) return null
+  const { readings, buckets } = JSON.parse(new TextDecoder().decode(page.body))
+  return (readings ?? buckets) as { ts: number; values: Record<string, Value> }[]
 }
 
 async function wholeLog(store: Store): Promise<{ device: string; ts: number; values: Record<string, Value> }[]> {
@@ -175,7 +175,13 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
       const rows = await history(hub.store, 'd17')
       expect(rows?.map(({ values }) => values.n)).toEqual(Array.from({ length: rounds }, (_, n) => n))
       const [bucket] = (await history(hub.store, 'd3', {
-        buckets: { interval: 100_000_000, aggregate: ['count', 'min', 'max', 'avg'], fill: 'none', timezone: null },
+        buckets: {
+          written: '100000s',
+          interval: 100_000_000,
+          aggregate: ['count', 'min', 'max', 'avg'],
+          fill: 'none',
+          timezone: null,
+        },
       })) as unknown as { values: { n: { count: number } } }[]
       expect(bucket?.values.n.count).toBeGreaterThan(0)
       await hub.close()
