@@ -78,10 +78,17 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
         { device: 'b', ts: t0 + 5, values: { x: -2.5 } },
       ])
       const latest = await hub.store.latest({ after: '', limit: 10, devices: [], exact: false, metrics: ['x'] })
-      expect(latest).toEqual([
+      expect(JSON.parse(`[${latest.entries}]`)).toEqual([
         { device: 'a', values: { x: { ts: t0, value: 1 } } },
         { device: 'b', values: { x: { ts: t0 + 5, value: -2.5 } } },
       ])
+      expect(latest.next).toBeNull()
+      const first = await hub.store.latest({ after: '', limit: 1, devices: [], exact: false, metrics: [] })
+      expect(JSON.parse(first.entries)).toEqual({
+        device: 'a',
+        values: { x: { ts: t0, value: 1 }, on: { ts: t0, value: true }, text: { ts: t0, value: 'ö' } },
+      })
+      expect(first.next).toBe('a')
       await hub.close()
       hub = withWriter(await open(where))
     }
