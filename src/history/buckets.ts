@@ -313,25 +313,55 @@ function addRows(
 ): void {
   const { times } = rows
   for (const { metric, values } of rows.columns) {
-    let end = Number.NEGATIVE_INFINITY
-    let start = 0
-    let into: Aggregate | null = null
-    for (let row = 0; row < times.length; row++) {
-      const value = valueAt(values, row)
-      if (value === undefined) continue
-      const ts = times[row] as number
-      if (into === null || ts >= end) {
-        start = intervals.start(ts)
-        end = intervals.next(start)
-        into = aggregateOf(buckets, start, metric)
+    for (let row = 0; row < times.length; ) {
+      if (valueAt(values, row) === undefined) {
+        row++
+        continue
       }
-      addValue(into, ts, value)
+      const start = intervals.start(times[row] as number)
+      const end = intervals.next(start)
+      const into = aggregateOf(buckets, start, metric)
+      if (values instanceof Float64Array) row = addNumbers(into, times, values, row, end)
+      else row = addValues(into, times, values, row, end)
     }
   }
 }
 
-function addValue(into: Aggregate, ts: Millis, value: Value): void {
-  into.count++
+/** Adds the rows from `row` on that lie before `end`; returns the first that does not. */
+function addNumbers(into: Aggregate, times: Float64Array, values: Float64Array, row: number, end: Millis): number {
+  let { count, min, max, sum } = into
+  const before = count
+  let last = row
+  let at = row
+  for (; at < times.length && (times[at] as number) < end; at++) {
+    const value = values[at] as number
+    if (Number.isNaN(value)) continue
+    count++
+    sum += value
+    if (value < min) min = value
+    if (value > max) max = value
+    last = at
+  }
+  into.count = count
+  into.numbers += count - before
+  into.sum = sum
+  into.min = min
+  into.max = max
+  noteEdges(into, times[row] as number, values[row] as number)
+  noteEdges(into, times[last] as number, values[last] as number)
+  return at
+}
+
+function addValues(into: Aggregate, times: Float64Array, values: Values, row: number, end: Millis): number {
+  let at = row
+  for (; at < times.length && (times[at] as number) < end; at++) {
+    const value = valueAt(values, at)
+    if (value !== undefined) addValue(into, times[at] as number, value)
+  }
+  return at
+}
+
+function noteEdges(into: Aggregate, ts: Millis, value: Value): void {
   if (ts < into.firstTs) {
     into.first = value
     into.firstTs = ts
@@ -340,6 +370,11 @@ function addValue(into: Aggregate, ts: Millis, value: Value): void {
     into.last = value
     into.lastTs = ts
   }
+}
+
+function addValue(into: Aggregate, ts: Millis, value: Value): void {
+  into.count++
+  noteEdges(into, ts, value)
   if (typeof value === 'string') return
   const number = Number(value)
   into.numbers++

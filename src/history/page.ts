@@ -1,5 +1,5 @@
 import type { Millis } from '../../devices/reading.ts'
-import { concatRows, pickRows, type Rows, sliceRows, valueAt } from '../store/columns.ts'
+import { concatRows, pickRows, type Rows, sliceRows, type Values, valueAt } from '../store/columns.ts'
 import { readSegments, type Segment, spanFor } from './segments.ts'
 
 export interface PageQuery {
@@ -43,10 +43,15 @@ function cut(rows: Rows, limit: number, desc: boolean): { rows: Rows; next: numb
 /** Rows without a value in any of the wanted columns are no answer. */
 function dropEmptyRows(rows: Rows): Rows {
   const { times, columns } = rows
-  if (columns.some(({ values }) => values.every((_, row) => valueAt(values, row) !== undefined))) return rows
+  if (columns.some(({ values }) => isFull(values, times.length))) return rows
   const kept: number[] = []
   for (let row = 0; row < times.length; row++) {
     if (columns.some(({ values }) => valueAt(values, row) !== undefined)) kept.push(row)
   }
   return kept.length === times.length ? rows : pickRows(rows, kept)
+}
+
+function isFull(values: Values, rows: number): boolean {
+  for (let row = 0; row < rows; row++) if (valueAt(values, row) === undefined) return false
+  return true
 }

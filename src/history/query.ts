@@ -30,6 +30,8 @@ export interface HistoryQuery {
 }
 
 export interface BucketQuery {
+  /** The interval in the words of the client, which the answer repeats. */
+  written: string
   /** Milliseconds; days and weeks are local ones when there is a time zone. */
   interval: number
   aggregate: AggregateFunction[]
@@ -39,11 +41,8 @@ export interface BucketQuery {
 }
 
 export interface HistoryPage {
-  /**
-   * The rows in the format asked for: for `json` the content of an array (without its brackets), for `columns`
-   * likewise that of `rows`, for CSV and NDJSON whole lines.
-   */
-  body: Uint8Array
+  /** For `json` and `columns` the whole answer; for CSV and NDJSON lines, of which more may follow. */
+  body: Uint8Array<ArrayBuffer>
   /** The names of the columns after `ts`, in the order of the rows. */
   columns: string[]
   /** The metrics of those columns, to be given to the next page as its `columns`. */
@@ -51,4 +50,14 @@ export interface HistoryPage {
   rows: number
   /** Where the next page begins (with `desc`: ends), or `null` when this was the last one. */
   next: Millis | null
+}
+
+/** The place where a page begins (with `desc`: ends), as `next` says it. */
+export function writePosition(ts: Millis): string {
+  return `t${ts.toString(36)}`
+}
+
+export function readPosition(cursor: string): Millis | null {
+  const match = /^t(-?[0-9a-z]{1,11})$/.exec(cursor)
+  return match ? Number.parseInt(match[1] as string, 36) : null
 }

@@ -21,7 +21,8 @@ const Latest = Type.Record(
 const Metrics = Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' }))
 const Devices = Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' }))
 const Cursor = Type.Optional(Type.String({ description: '`next` of the page before' }))
-const Limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: 1000 }))
+const defaultLimit = 1000
+const Limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: defaultLimit }))
 
 /** Devices and the latest values. Pages follow the names, so a cursor is the last name of a page. */
 export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsyncTypebox {
@@ -32,22 +33,6 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
     lastSeen: summary.lastSeen,
     metrics: summary.metrics,
   })
-
-  /** One page, asked for with one more than it holds, so that it knows whether another one follows. */
-  async function page<T extends { device: string }>(
-    request: FastifyRequest,
-    reply: FastifyReply,
-    query: { limit?: number; cursor?: string },
-    read: (limit: number, after: string) => Promise<T[]>,
-  ): Promise<{ items: T[]; next: string | null }> {
-    const limit = query.limit ?? 1000
-    const items = await read(limit + 1, query.cursor === undefined ? '' : readNameCursor(query.cursor))
-    const last = items[limit - 1]
-    if (items.length <= limit || !last) return { items, next: null }
-    const next = Buffer.from(last.device).toString('base64url')
-    reply.header('link', nextLink(request.url, next))
-    return { items: items.slice(0, limit), next }
-  }
 
   return async (app) => {
     app.get(
@@ -62,9 +47,11 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       },
       async (request, reply) => {
         const devices = readList(request.query.devices)
-        const { items, next } = await page(request, reply, request.query, (limit, after) =>
-          store.devices({ after, limit, devices, exact: false }),
-        )
+        const { limit = defaultLimit, cursor } = request.query
+        // One more than the page holds tells whether another page follows.
+        const found = await store.devices({ after: readNameCursor(cursor), limit: limit + 1, devices, exact: false })
+        const items = found.slice(0, limit)
+        const next = linkNext(request, reply, found.length > limit ? (items.at(-1)?.device ?? null) : null)
         return { devices: items.map(withPresence), next }
       },
     )
@@ -102,9 +89,9 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       async (request, reply) => {
         const { device } = request.params
         const metrics = readList(request.query.metrics)
-        const [latest] = await store.latest({ after: '', limit: 1, devices: [device], exact: true, metrics })
-        if (!latest) throw unknownDevice(device)
-        return sendTagged(request, reply, JSON.stringify(latest))
+        const { entries } = await store.latest({ after: '', limit: 1, devices: [device], exact: true, metrics })
+        if (entries === '') throw unknownDevice(device)
+        return sendTagged(request, reply, entries)
       },
     )
 
@@ -126,10 +113,10 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       async (request, reply) => {
         const devices = readList(request.query.devices)
         const metrics = readList(request.query.metrics)
-        const { items, next } = await page(request, reply, request.query, (limit, after) =>
-          store.latest({ after, limit, devices, exact: false, metrics }),
-        )
-        return sendTagged(request, reply, JSON.stringify({ devices: items, next }))
+        const { limit = defaultLimit, cursor } = request.query
+        const latest = await store.latest({ after: readNameCursor(cursor), limit, devices, exact: false, metrics })
+        const next = linkNext(request, reply, latest.next)
+        return sendTagged(request, reply, `{"devices":[${latest.entries}],"next":${JSON.stringify(next)}}`)
       },
     )
   }
@@ -143,7 +130,17 @@ export function unknownDevice(device: string): Problem {
   )
 }
 
-function readNameCursor(cursor: string): string {
+/** The cursor of the page after the one that ends with the device `last`, in the answer's header too. */
+function linkNext(request: FastifyRequest, reply: FastifyReply, last: string | null): string | null {
+  if (last === null) return null
+  const next = Buffer.from(last).toString('base64url')
+  reply.header('link', nextLink(request.url, next))
+  return next
+}
+
+/** The name that a page begins after. */
+function readNameCursor(cursor: string | undefined): string {
+  if (cursor === undefined) return ''
   const name = Buffer.from(cursor, 'base64url').toString()
   if (name === '' || Buffer.from(name).toString('base64url') !== cursor) {
     throw new Problem('invalid-cursor', 'this is no cursor of a page', 'use `next` of the page before as it is')

@@ -1,10 +1,19 @@
 import { Readable } from 'node:stream'
 import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
-import { csvHeader } from '../history/encode.ts'
 import { isTimezone } from '../history/intervals.ts'
-import { type Format, fills, formats, functions, type HistoryPage, type HistoryQuery } from '../history/query.ts'
+import { csvHeader } from '../history/layouts.ts'
+import {
+  type Format,
+  fills,
+  formats,
+  functions,
+  type HistoryPage,
+  type HistoryQuery,
+  readPosition,
+  writePosition,
+} from '../history/query.ts'
 import { parseDuration } from '../units.ts'
 import type { HttpContext } from './context.ts'
 import { unknownDevice } from './device-routes.ts'
@@ -74,7 +83,8 @@ stream everything.`,
           reply.type(query.format === 'csv' ? 'text/csv; charset=utf-8; header=present' : mediaTypes.ndjson)
           return reply.send(Readable.from(stream(query, first, limit), { objectMode: false }))
         }
-        return sendPage(request, reply, query, first)
+        if (first.next !== null) reply.header('link', nextLink(request.url, writePosition(first.next)))
+        return reply.type(`${mediaTypes.json}; charset=utf-8`).send(first.body)
       },
     )
   }
@@ -92,26 +102,6 @@ stream everything.`,
       page = await store.history({ ...query, position: page.next, limit: Math.min(streamRows, left), columns })
     }
   }
-}
-
-function sendPage(request: FastifyRequest, reply: FastifyReply, query: HistoryQuery, page: HistoryPage): FastifyReply {
-  const next = page.next === null ? null : writePosition(page.next)
-  if (next !== null) reply.header('link', nextLink(request.url, next))
-  const { interval } = request.query as Static<typeof Query>
-  const device = `"device":${JSON.stringify(query.device)}`
-  const bucketing = query.buckets ? `,"interval":${JSON.stringify(interval)}` : ''
-  const content =
-    query.format === 'columns'
-      ? `,"columns":${JSON.stringify(['ts', ...page.columns])},"rows":[`
-      : query.buckets
-        ? ',"buckets":['
-        : ',"readings":['
-  const body = Buffer.concat([
-    Buffer.from(`{${device}${bucketing}${content}`),
-    page.body,
-    Buffer.from(`],"next":${JSON.stringify(next)}}`),
-  ])
-  return reply.type(`${mediaTypes.json}; charset=utf-8`).send(body)
 }
 
 function readQuery(request: FastifyRequest): HistoryQuery {
@@ -136,7 +126,7 @@ function readQuery(request: FastifyRequest): HistoryQuery {
     from,
     to,
     order: readChoice('order', query.order ?? 'asc', ['asc', 'desc']),
-    position: query.cursor === undefined ? null : readPosition(query.cursor),
+    position: query.cursor === undefined ? null : readCursor(query.cursor),
     limit: streams ? Math.min(query.limit ?? streamRows, streamRows) : (query.limit ?? defaultLimit),
     format,
     buckets: readBuckets(query),
@@ -164,7 +154,8 @@ function readBuckets(query: Static<typeof Query>): HistoryQuery['buckets'] {
     throw new Problem('invalid-request', `"timezone" is "${timezone}": expected an IANA name such as Europe/Berlin`)
   }
   const aggregate = readChoices('aggregate', query.aggregate ?? 'avg', functions)
-  return { interval, aggregate, fill: readChoice('fill', query.fill ?? 'none', fills), timezone }
+  const fill = readChoice('fill', query.fill ?? 'none', fills)
+  return { written: query.interval, interval, aggregate, fill, timezone }
 }
 
 /** What the URL says, or else the first form in `Accept` that there is. */
@@ -182,13 +173,10 @@ function readFormat(request: FastifyRequest, asked: string | undefined): Format 
   throw new Problem('not-acceptable', `history comes as ${Object.values(mediaTypes).join(', ')}`)
 }
 
-function writePosition(ts: number): string {
-  return `t${ts.toString(36)}`
-}
-
-function readPosition(cursor: string): number {
-  const match = /^t(-?[0-9a-z]{1,11})$/.exec(cursor)
-  if (!match)
+function readCursor(cursor: string): number {
+  const position = readPosition(cursor)
+  if (position === null) {
     throw new Problem('invalid-cursor', 'this is no cursor of a page', 'use `next` of the page before as it is')
-  return Number.parseInt(match[1] as string, 36)
+  }
+  return position
 }

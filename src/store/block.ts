@@ -1,7 +1,7 @@
 import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import type { Value } from '../../devices/reading.ts'
 import type { Column, Rows, Values } from './columns.ts'
-import { valueAt } from './columns.ts'
+import { isDistinct, valueAt } from './columns.ts'
 
 /*
  * Sealed history: one device's rows as compressed columns.
@@ -110,11 +110,6 @@ export function decodeBlock(directory: Directory, data: Uint8Array, wanted?: (me
     columns.push({ metric, values: decodeColumn(section, kind, directory.rows) })
   }
   return { times, columns }
-}
-
-function isDistinct(times: Float64Array): boolean {
-  for (let i = 1; i < times.length; i++) if (times[i] === times[i - 1]) return false
-  return true
 }
 
 function kindOf(values: Values): Kind {

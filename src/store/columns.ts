@@ -113,16 +113,18 @@ export function lowerBound(times: Float64Array, time: number): number {
   return low
 }
 
+/** Whether no two neighbours have the same time. */
+export function isDistinct(times: Float64Array): boolean {
+  for (let i = 1; i < times.length; i++) if (times[i] === times[i - 1]) return false
+  return true
+}
+
 /** One row a time: of several rows of one time, each metric shows the value that came last. */
 export function mergeTimes(rows: Rows): Rows {
   const { times } = rows
+  if (isDistinct(times)) return rows
   const last: number[] = []
-  let repeated = false
-  for (let i = 0; i < times.length; i++) {
-    if (i + 1 < times.length && times[i] === times[i + 1]) repeated = true
-    else last.push(i)
-  }
-  if (!repeated) return rows
+  for (let i = 0; i < times.length; i++) if (times[i] !== times[i + 1]) last.push(i)
   const merged = pickRows(rows, last)
   // A metric that the last row of a time lacks is looked for in the earlier rows of that time.
   rows.columns.forEach(({ values }, index) => {

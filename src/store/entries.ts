@@ -1,4 +1,4 @@
-import { compilePatterns, type Filter } from './filter.ts'
+import { compilePatterns, type Filter, type Matcher } from './filter.ts'
 import { createRecordReader } from './record.ts'
 import type { LogPage } from './store.ts'
 
@@ -28,8 +28,8 @@ export function isFullPage({ entries, characters }: Pick<LogPage, 'entries' | 'c
  * and a reading without any of them out of the answer.
  */
 export function createEntryReader(names: Names, filter: Filter): EntryReader {
-  const device = cached(names.device, compilePatterns(filter.devices))
-  const metric = cached(names.metric, compilePatterns(filter.metrics))
+  const device = cachedNames(names.device, compilePatterns(filter.devices))
+  const metric = cachedNames(names.metric, compilePatterns(filter.metrics))
   return ({ first, records }, after, limit, page) => {
     const record = createRecordReader(records)
     let offset = first
@@ -55,7 +55,7 @@ export function createEntryReader(names: Names, filter: Filter): EntryReader {
 }
 
 /** Names as JSON, each made once; `null` for those that do not match. */
-function cached(nameOf: (id: number) => string, matches: ((name: string) => boolean) | null) {
+export function cachedNames(nameOf: (id: number) => string, matches: Matcher | null) {
   const known = new Map<number, string | null>()
   return (id: number): string | null => {
     let text = known.get(id)

@@ -1,4 +1,4 @@
-import type { Millis, Value } from '../../devices/reading.ts'
+import type { Millis } from '../../devices/reading.ts'
 import type { HistoryPage, HistoryQuery } from '../history/query.ts'
 import type { Filter } from './filter.ts'
 
@@ -117,9 +117,12 @@ export interface DeviceSummary {
   metrics: string[]
 }
 
-export interface DeviceLatest {
-  device: string
-  values: Record<string, { ts: Millis; value: Value }>
+/** Devices with the newest value of each metric, as JSON ready to be sent. */
+export interface LatestPage {
+  /** `{"device":…,"values":{"temperature":{"ts":…,"value":…}}}` of each device, with commas between. */
+  entries: string
+  /** The name after which to go on, or `null` when there are no more devices. */
+  next: string | null
 }
 
 /** What is known when a store opens. */
@@ -171,7 +174,7 @@ export interface Store {
   /** Raw readings or aggregates of one device, already in the form that was asked for. `null`: unknown device. */
   history(query: HistoryQuery): Promise<HistoryPage | null>
   devices(query: DeviceQuery): Promise<DeviceSummary[]>
-  latest(query: DeviceQuery & { metrics: string[] }): Promise<DeviceLatest[]>
+  latest(query: DeviceQuery & { metrics: string[] }): Promise<LatestPage>
   quarantine(query: { before: number | null; limit: number }): Promise<Quarantined[]>
   quarantined(id: number): Promise<Quarantined | null>
   /** False: there was none. */

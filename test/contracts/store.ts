@@ -47,9 +47,9 @@ const wholeHistory = (device: string): HistoryQuery => ({
 
 async function history(store: Store, device: string, query: Partial<HistoryQuery> = {}) {
   const page = await store.history({ ...wholeHistory(device), ...query })
-  return (
-    page && (JSON.parse(`[${new TextDecoder().decode(page.body)}]`) as { ts: number; values: Record<string, Value> }[])
-  )
+  if (page === null) return null
+  const { readings, buckets } = JSON.parse(new TextDecoder().decode(page.body))
+  return (readings ?? buckets) as { ts: number; values: Record<string, Value> }[]
 }
 
 async function wholeLog(store: Store): Promise<{ device: string; ts: number; values: Record<string, Value> }[]> {
@@ -78,10 +78,17 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
         { device: 'b', ts: t0 + 5, values: { x: -2.5 } },
       ])
       const latest = await hub.store.latest({ after: '', limit: 10, devices: [], exact: false, metrics: ['x'] })
-      expect(latest).toEqual([
+      expect(JSON.parse(`[${latest.entries}]`)).toEqual([
         { device: 'a', values: { x: { ts: t0, value: 1 } } },
         { device: 'b', values: { x: { ts: t0 + 5, value: -2.5 } } },
       ])
+      expect(latest.next).toBeNull()
+      const first = await hub.store.latest({ after: '', limit: 1, devices: [], exact: false, metrics: [] })
+      expect(JSON.parse(first.entries)).toEqual({
+        device: 'a',
+        values: { x: { ts: t0, value: 1 }, on: { ts: t0, value: true }, text: { ts: t0, value: 'ö' } },
+      })
+      expect(first.next).toBe('a')
       await hub.close()
       hub = withWriter(await open(where))
     }
@@ -175,7 +182,13 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
       const rows = await history(hub.store, 'd17')
       expect(rows?.map(({ values }) => values.n)).toEqual(Array.from({ length: rounds }, (_, n) => n))
       const [bucket] = (await history(hub.store, 'd3', {
-        buckets: { interval: 100_000_000, aggregate: ['count', 'min', 'max', 'avg'], fill: 'none', timezone: null },
+        buckets: {
+          written: '100000s',
+          interval: 100_000_000,
+          aggregate: ['count', 'min', 'max', 'avg'],
+          fill: 'none',
+          timezone: null,
+        },
       })) as unknown as { values: { n: { count: number } } }[]
       expect(bucket?.values.n.count).toBeGreaterThan(0)
       await hub.close()

@@ -197,7 +197,7 @@ describe('aggregates', () => {
           const { from, to } = someRange(random, readings)
           const interval = random.pick([5_000, 60_000, 300_000, 3_600_000])
           const limit = random.integer(1, 40)
-          const query: BucketQuery = { interval, aggregate, fill, timezone: null }
+          const query: BucketQuery = { written: '', interval, aggregate, fill, timezone: null }
           const found: Bucket[] = []
           let position: number | null = null
           do {

@@ -109,6 +109,19 @@ export function restoreLatest(head: Head, metric: number, latest: Latest): void 
   head.columns.set(metric, { metric, values: [], numeric: true, latest })
 }
 
+/** The newest values of a head as JSON; `key` names a metric as JSON, or `null` where it is not wanted. */
+export function latestText(head: Head, key: (metric: number) => string | null): string {
+  let values = ''
+  for (const { metric, latest } of head.columns.values()) {
+    const name = key(metric)
+    if (name === null) continue
+    const { ts, value } = latest
+    const text = typeof value === 'string' ? JSON.stringify(value) : String(value)
+    values += `${values === '' ? '' : ','}${name}:{"ts":${ts},"value":${text}}`
+  }
+  return `{"device":${JSON.stringify(head.name)},"values":{${values}}}`
+}
+
 function makeMixed(column: HeadColumn): void {
   column.values = column.values.map((value) => (Number.isNaN(value) ? undefined : value))
   column.numeric = false

@@ -1,7 +1,8 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { type BucketPage, readBuckets } from '../../history/buckets.ts'
-import { columnName, encodeTable, type Table } from '../../history/encode.ts'
+import { encodePage } from '../../history/encode.ts'
 import { createIntervals } from '../../history/intervals.ts'
+import { columnName, type Table } from '../../history/layouts.ts'
 import { readPage } from '../../history/page.ts'
 import type { HistoryPage, HistoryQuery } from '../../history/query.ts'
 import type { Segment } from '../../history/segments.ts'
@@ -93,18 +94,9 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
       const segments = segmentsOf(unsealed, metrics, query)
       return query.buckets ? bucketTable(segments, metrics, query, query.buckets) : rawTable(segments, metrics, query)
     })
-    const filled = query.buckets !== null && query.buckets.fill !== 'none'
-    const desc = query.order === 'desc'
-    const { text, rows } = encodeTable(table, query.format, { desc, nulls: filled })
-    const body = new TextEncoder().encode(text)
-    const page = { body, columns: table.columns.map(columnName), metrics: metrics.map(names.metric), rows }
-    return new Moved({ ...page, next: nextAfter(table.times, rows, desc) ?? next }, [body.buffer])
-  }
-
-  /** Where to go on when the text became too long for all rows of a table. */
-  function nextAfter(times: Float64Array, rows: number, desc: boolean): number | null {
-    if (rows === times.length) return null
-    return (desc ? times[times.length - rows] : times[rows]) as number
+    const page = encodePage(table, query, next)
+    const columns = { columns: table.columns.map(columnName), metrics: metrics.map(names.metric) }
+    return new Moved({ ...page, ...columns }, [page.body.buffer])
   }
 
   function inOrder(metrics: number[], columns: string[]): number[] {

@@ -2,14 +2,15 @@ import { statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import type Database from 'better-sqlite3'
+import { cachedNames } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import { withoutRecords } from '../record.ts'
 import type {
   Appended,
   Batch,
-  DeviceLatest,
   DeviceQuery,
   DeviceSummary,
+  LatestPage,
   Offset,
   Opened,
   StoreFigures,
@@ -18,7 +19,7 @@ import type {
 import { Moved, sendNotice, serveCalls } from './calls.ts'
 import { createConsumerTable } from './consumers.ts'
 import { createHandshakes } from './handshakes.ts'
-import { type Head, headRows } from './head.ts'
+import { type Head, headRows, latestText } from './head.ts'
 import { loadHeads, takeBatch } from './heads.ts'
 import { createQuarantine } from './quarantine.ts'
 import type { UnsealedPart } from './reader-thread.ts'
@@ -219,16 +220,13 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
         metrics: Array.from(columns.keys(), metricName).sort(),
       }))
     },
-    latest(query: DeviceQuery & { metrics: string[] }): DeviceLatest[] {
-      const wanted = compilePatterns(query.metrics)
-      return select(query).map(({ name, columns }) => {
-        const values: DeviceLatest['values'] = {}
-        for (const { metric, latest } of columns.values()) {
-          const metricText = metricName(metric)
-          if (!wanted || wanted(metricText)) values[metricText] = latest
-        }
-        return { device: name, values }
-      })
+    // One text crosses threads as it is; a thousand objects were taken apart, put together and then made a text of.
+    latest(query: DeviceQuery & { metrics: string[] }): LatestPage {
+      const key = cachedNames(metricName, compilePatterns(query.metrics))
+      const heads = select({ ...query, limit: query.limit + 1 })
+      const next = heads.length > query.limit ? (heads[query.limit - 1] as Head).name : null
+      if (next !== null) heads.length = query.limit
+      return { entries: heads.map((head) => latestText(head, key)).join(','), next }
     },
     /** The rows of one device that are not in blocks yet; `null` for a device that does not exist. */
     head({ device }: { device: string }) {
