@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
 import type { DeviceSummary } from '../store/store.ts'
 import type { HttpContext } from './context.ts'
 import { nextLink, readList } from './parameters.ts'
+import { type FastifyPluginAsyncTypebox, Type } from './schema.ts'
 
 const Device = Type.Object({
   device: Type.String(),

@@ -1,5 +1,4 @@
 import { Readable } from 'node:stream'
-import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { type CursorProblem, readCursor, writeCursor } from '../cursor.ts'
@@ -8,6 +7,7 @@ import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
 import { readList } from './parameters.ts'
 import { problemType } from './problem.ts'
+import { type FastifyPluginAsyncTypebox, type Static, Type } from './schema.ts'
 
 const maxWaitSeconds = 60
 const heartbeatMillis = 15_000

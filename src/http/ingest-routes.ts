@@ -1,10 +1,10 @@
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { collapse, decode, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
 import type { Delivery, Outcome } from '../../devices/sink.ts'
 import { writeCursor } from '../cursor.ts'
 import { Problem } from '../errors.ts'
 import type { HttpContext } from './context.ts'
+import { type FastifyPluginAsyncTypebox, Type } from './schema.ts'
 
 const Accepted = Type.Object(
   {

@@ -1,6 +1,6 @@
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { Problem } from '../errors.ts'
 import type { HttpContext } from './context.ts'
+import { type FastifyPluginAsyncTypebox, Type } from './schema.ts'
 
 const Status = Type.Object({ status: Type.String(), version: Type.String() })
 

@@ -1,5 +1,4 @@
 import { isUtf8 } from 'node:buffer'
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { decode as decodeWith, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../../devices/reading.ts'
 import type { Outcome } from '../../devices/sink.ts'
@@ -7,6 +6,7 @@ import { Problem } from '../errors.ts'
 import type { Quarantined } from '../store/store.ts'
 import type { HttpContext } from './context.ts'
 import { nextLink } from './parameters.ts'
+import { type FastifyPluginAsyncTypebox, Type } from './schema.ts'
 
 const Entry = Type.Object({
   id: Type.Integer(),
