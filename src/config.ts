@@ -1,6 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { parse as parseYaml } from 'yaml'
 import type { CodecName } from '../devices/codecs.ts'
 import { defaultWindow, parseRfc3339 } from '../devices/time.ts'
 import { type Mapping, mappingProblem } from '../devices/topics.ts'
@@ -96,9 +95,9 @@ export interface Sourced {
 }
 
 /** The settings from flags over environment over file over defaults. Throws `StartError` for what is not one. */
-export function loadConfig(args: readonly string[], environment: NodeJS.ProcessEnv): Sourced {
+export async function loadConfig(args: readonly string[], environment: NodeJS.ProcessEnv): Promise<Sourced> {
   const flags = readFlags(args)
-  const file = readFile(flags.config ?? environment.HUB_CONFIG)
+  const file = await readFile(flags.config ?? environment.HUB_CONFIG)
   const config: Record<string, unknown> = {}
   const sources: Record<string, string> = {}
   for (const setting of settings) {
@@ -145,12 +144,13 @@ function readFlags(args: readonly string[]): Record<string, string | undefined> 
 
 const defaultFile = 'hub.yaml'
 
-function readFile(named: string | undefined): { path: string; values: Record<string, unknown> } {
+async function readFile(named: string | undefined): Promise<{ path: string; values: Record<string, unknown> }> {
   const path = named ?? defaultFile
   if (named === undefined && !existsSync(path)) return { path, values: {} }
+  const { parse } = await import('yaml')
   let values: unknown
   try {
-    values = parseYaml(readFileSync(path, 'utf8')) ?? {}
+    values = parse(readFileSync(path, 'utf8')) ?? {}
   } catch (error) {
     throw new StartError(`cannot read the configuration ${path}: ${(error as Error).message.split('\n')[0]}`)
   }

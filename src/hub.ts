@@ -1,7 +1,6 @@
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { createBroker } from '../broker/broker.ts'
 import type { Sink } from '../devices/sink.ts'
 import { createRouter } from '../devices/topics.ts'
 import type { Config } from './config.ts'
@@ -9,8 +8,6 @@ import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
 import { StartError } from './errors.ts'
 import { createFeed } from './feed.ts'
-import { createHttpServer } from './http/server.ts'
-import { createMetrics } from './metrics.ts'
 import { startRetention } from './retention.ts'
 import { UnusableFile } from './store/sqlite/schema.ts'
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
@@ -30,9 +27,14 @@ export interface Hub {
 /** Puts all rooms together and opens the doors. Throws `StartError` with what to do when it cannot. */
 export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
   refuseForeignAddress(config.host)
-  const store = await openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
-    throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
-  })
+  // The store opens on a thread of its own; meanwhile this one loads what speaks to the world.
+  const [store, { createBroker }, { createHttpServer }] = await Promise.all([
+    openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
+      throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
+    }),
+    import('../broker/broker.ts'),
+    import('./http/server.ts'),
+  ])
   let failure: string | null = null
   store.onStatus((status) => {
     if (status.failure !== null)
@@ -61,15 +63,20 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     failure: () => failure,
     onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),
   })
-  const metrics = createMetrics({
-    version,
-    durability: config.durability,
-    writer: writer.figures,
-    store: store.figures,
-    broker: () => broker.figures,
-    followers: () => feed.followers,
-    failure: () => failure,
-  })
+  // Its modules load when somebody first asks for figures.
+  let metrics: Promise<() => Promise<string>> | null = null
+  async function openMetrics() {
+    const { createMetrics } = await import('./metrics.ts')
+    return createMetrics({
+      version,
+      durability: config.durability,
+      writer: writer.figures,
+      store: store.figures,
+      broker: () => broker.figures,
+      followers: () => feed.followers,
+      failure: () => failure,
+    })
+  }
   const http = await createHttpServer(
     {
       version,
@@ -81,7 +88,10 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       route,
       isOnline: broker.isOnline,
       failure: () => failure,
-      metrics,
+      async metrics() {
+        metrics ??= openMetrics()
+        return (await metrics)()
+      },
       attachMqtt: broker.attach,
     },
     log,

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { flagName, loadConfig, settings, variableName } from './config.ts'
 import { StartError } from './errors.ts'
-import { type Hub, startHub } from './hub.ts'
+import type { Hub } from './hub.ts'
 import { createLog } from './log.ts'
 
 const version = (
@@ -28,9 +28,10 @@ async function main(args: string[]): Promise<void> {
 }
 
 async function serve(args: string[]): Promise<void> {
-  const { config } = loadConfig(args, process.env)
-  const log = createLog(config.logLevel)
+  const { config } = await loadConfig(args, process.env)
+  const log = await createLog(config.logLevel)
   const begun = performance.now()
+  const { startHub } = await import('./hub.ts')
   const hub = await startHub(config, version, log)
   const demo = config.demo ? startDemo(hub) : null
   stopOnSignal(hub, demo, config.grace)
@@ -89,8 +90,8 @@ function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number): void 
   process.on('SIGINT', stop)
 }
 
-function showConfig(args: string[]): void {
-  const { config, sources } = loadConfig(args, process.env)
+async function showConfig(args: string[]): Promise<void> {
+  const { config, sources } = await loadConfig(args, process.env)
   const width = Math.max(...settings.map(({ key }) => key.length))
   for (const { key } of settings)
     console.log(`${key.padEnd(width)}  ${String(config[key]).padEnd(24)}  ${sources[key]}`)

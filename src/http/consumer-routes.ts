@@ -86,6 +86,15 @@ export function consumerRoutes({ store, feed, consumers }: HttpContext): Fastify
 
   return async (app) => {
     const tags = ['Consumers']
+    // Most requests have nothing to say but their address; an empty body is as good as `{}`.
+    const parseJson = app.getDefaultJsonParser('error', 'error')
+    app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+      if (body === '') done(null, {})
+      else parseJson(request, body as string, done)
+    })
+    app.addHook('preValidation', async (request) => {
+      request.body ??= {}
+    })
 
     app.get(
       '/v1/consumers',

@@ -42,7 +42,7 @@ interface BlockRow {
   directory: Buffer
 }
 
-function serveReader(port: MessagePort, { path }: ReaderOptions) {
+function openReader({ path }: ReaderOptions) {
   const db = openForReading(path)
   const blocks = db.prepare<[number, number, number], BlockRow>(
     `SELECT id, first_ts, last_ts, rows, directory FROM blocks
@@ -181,12 +181,25 @@ function serveReader(port: MessagePort, { path }: ReaderOptions) {
     })
   }
 
-  const methods = { history, readLog, close: () => void db.close() }
-  serveCalls(port, methods)
-  return methods
+  return { history, readLog, close: () => void db.close() }
 }
 
-export type ReaderMethods = ReturnType<typeof serveReader>
+export type ReaderMethods = ReturnType<typeof openReader>
+
+// The first question opens the file: when that fails, the asker is told, and the next one tries again.
+function serveReader(port: MessagePort, options: ReaderOptions): void {
+  let reader: ReaderMethods | null = null
+  const open = (): ReaderMethods => {
+    reader ??= openReader(options)
+    return reader
+  }
+  const methods: ReaderMethods = {
+    history: (argument) => open().history(argument),
+    readLog: (query) => open().readLog(query),
+    close: () => reader?.close(),
+  }
+  serveCalls(port, methods)
+}
 
 function once<T>(make: () => T): () => T {
   let made: T | undefined

@@ -33,6 +33,8 @@ export interface Sealing {
   sealNext(): boolean
   /** A head that a batch has filled. */
   full(head: Head): void
+  /** How far the log has run ahead of the oldest unsealed reading, against what it may; above 1 is too far. */
+  readonly backlog: number
 }
 
 /** Moves readings from heads to blocks. All of it can be lost and done again: the log still holds the readings. */
@@ -129,6 +131,10 @@ export function createSealing(db: Database.Database, heads: Heads): Sealing {
     },
     full(head) {
       fullHeads.push(head)
+    },
+    get backlog() {
+      const oldest = heads.open.values().next().value
+      return oldest ? (heads.end - oldest.firstOffset) / maxUnsealedSpan : 0
     },
   }
 }

@@ -13,12 +13,17 @@ export interface SqliteStoreOptions {
   /** The folder of the database; made when it does not exist. */
   folder: string
   durability: Durability
-  /** Threads that answer history and older parts of the log. */
+  /** Threads that answer history and older parts of the log, at most. */
   readers?: number
 }
 
 /** One thread answers while the other one is busy with an export. */
 const defaultReaders = 2
+
+interface Reader {
+  worker: Worker
+  caller: Caller<ReaderMethods>
+}
 
 /** Opens the store in a folder. Throws `UnusableFile` with what to do, when the folder cannot serve. */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
@@ -45,11 +50,20 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     })
   }
   watch(writer, 'store-writer')
-  const pool: { worker: Worker; caller: Caller<ReaderMethods> }[] = []
-  for (let i = 0; i < (options.readers ?? defaultReaders); i++) pool.push(startReader(path))
-  for (const { worker } of pool) watch(worker, 'store-reader')
+  const maxReaders = options.readers ?? defaultReaders
+  const pool: Reader[] = []
 
+  // A thread takes 9 MB and 50 ms to start, so there are only as many as were ever busy at once.
   function read(): Caller<ReaderMethods> {
+    if (closing) throw new Error('the store is closed')
+    const idle = pool.find(({ caller }) => caller.pending === 0)
+    if (idle) return idle.caller
+    if (pool.length < maxReaders) {
+      const reader = startReader(path)
+      watch(reader.worker, 'store-reader')
+      pool.push(reader)
+      return reader.caller
+    }
     return pool.reduce((least, one) => (one.caller.pending < least.caller.pending ? one : least)).caller
   }
 
@@ -63,7 +77,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   return {
     opened,
     append: (batch) => write.call('append', batch),
-    readLog: (query: LogQuery) => read().call('readLog', query),
+    readLog: async (query: LogQuery) => read().call('readLog', query),
     async history(query: HistoryQuery) {
       const unsealed = await write.call('head', { device: query.device })
       return unsealed && read().call('history', { query, unsealed })
@@ -86,7 +100,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   }
 }
 
-function startReader(path: string) {
+function startReader(path: string): Reader {
   const worker = new Worker(new URL('./reader-thread.js', import.meta.url), {
     workerData: { path } satisfies ReaderOptions,
     name: 'store-reader',
