@@ -74,6 +74,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       store: store.figures,
       broker: () => broker.figures,
       followers: () => feed.followers,
+      consumers: consumers.list,
       failure: () => failure,
     })
   }

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Consumer } from './delivery/consumer.ts'
 import type { StoreFigures } from './store/store.ts'
 import type { WriterFigures } from './writer.ts'
 
@@ -24,6 +25,7 @@ export interface MetricSources {
     }
   }
   followers(): number
+  consumers(): Consumer[]
   failure(): string | null
 }
 
@@ -106,6 +108,22 @@ const figures: Figure[] = [
   ['gauge', 'hub_feed_followers', 'Readers that follow the feed live', ({ sources }) => sources.followers()],
 ]
 
+type ConsumerFigure = [name: string, help: string, read: (figures: ReturnType<Consumer['figures']>) => number]
+
+const consumerFigures: ConsumerFigure[] = [
+  ['hub_consumer_lag', 'Readings of the log after the place of a consumer', ({ lag }) => lag],
+  ['hub_consumer_pending', 'Readings delivered and not acknowledged', ({ pending }) => pending],
+  ['hub_consumer_acknowledged_total', 'Readings acknowledged', ({ acknowledged }) => acknowledged],
+  ['hub_consumer_redelivered_total', 'Readings delivered again', ({ redelivered }) => redelivered],
+  ['hub_consumer_missed_total', 'Readings that the log forgot before they were delivered', ({ missed }) => missed],
+  ['hub_consumer_dead_letters', 'Readings given up', ({ deadLetters }) => deadLetters],
+  [
+    'hub_consumer_oldest_pending_seconds',
+    'Age of the oldest delivery that nobody has acknowledged',
+    ({ oldestPending }) => (oldestPending ?? 0) / 1000,
+  ],
+]
+
 /** The figures in the text format of Prometheus, made when they are asked for. */
 export function createMetrics(sources: MetricSources): () => Promise<string> {
   const registry = new Registry()
@@ -120,6 +138,10 @@ export function createMetrics(sources: MetricSources): () => Promise<string> {
     if (type === 'gauge') return { read, metric: new Gauge({ name, help, registers: [registry] }) }
     return { read, metric: new Counter({ name, help, registers: [registry] }) }
   })
+  const ofConsumers = consumerFigures.map(([name, help, read]) => {
+    const kind = name.endsWith('_total') ? Counter : Gauge
+    return { read, metric: new kind({ name, help, labelNames: ['consumer'], registers: [registry] }) }
+  })
   return async () => {
     const now: Figures = {
       writer: sources.writer,
@@ -133,6 +155,11 @@ export function createMetrics(sources: MetricSources): () => Promise<string> {
       if (value === undefined) continue
       if (metric instanceof Gauge) metric.set(value)
       else metric.inc(value)
+    }
+    for (const { metric } of ofConsumers) metric.reset()
+    for (const consumer of sources.consumers()) {
+      const standing = consumer.figures(Date.now())
+      for (const { read, metric } of ofConsumers) metric.inc({ consumer: consumer.name }, read(standing))
     }
     return registry.metrics()
   }

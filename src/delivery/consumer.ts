@@ -6,7 +6,7 @@ import { createPending, type Run } from './pending.ts'
 import { type ConsumerSettings, type Rules, readRules } from './settings.ts'
 
 /** A reading on its way to a worker. */
-export interface Delivery {
+interface Delivery {
   id: string
   offset: Offset
   /** 1 for the first delivery. */
@@ -16,14 +16,14 @@ export interface Delivery {
 }
 
 /** What became of deliveries that were named. */
-export interface Settled {
+interface Settled {
   /** Readings that it was done to. */
   count: number
   /** Identifiers that name nothing that is pending: acknowledged before, delivered anew, or of before a seek. */
   unknown: number
 }
 
-export interface ConsumerFigures {
+interface ConsumerFigures {
   /** The first reading of the log that was not delivered yet. */
   next: Offset
   /** Readings of the log after the consumer's place, before its filter. */
@@ -95,7 +95,7 @@ export interface ConsumerOptions {
 }
 
 /** Dead letters of one consumer; beyond that, it stops delivering until some are redriven or deleted. */
-export const maxDeadLetters = 10_000
+const maxDeadLetters = 10_000
 const pageOfDeadLetters = 1000
 
 export function createConsumer(options: ConsumerOptions): Consumer {

@@ -328,8 +328,9 @@ again, at least once and in the order of the log for what was not delivered befo
       async ({ params, body }) => {
         const consumer = find(params.name)
         const { to } = body
-        const isTime = typeof to === 'number' || /^\d{4}-\d\d-\d\d[Tt ]/.test(to)
-        await durable(consumer.seek(isTime ? await offsetAt(String(to)) : await offsetOf(to)))
+        const place = String(to)
+        const isTime = /^-?\d+$|^\d{4}-\d\d-/.test(place)
+        await durable(consumer.seek(isTime ? await offsetAt(place) : await offsetOf(place)))
         return show(consumer)
       },
     )
