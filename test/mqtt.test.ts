@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
+import { connect as connectMqtt, type IClientOptions, type MqttClient } from 'mqtt'
 import { generate } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { type HubProcess, rawClient, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
@@ -14,13 +14,15 @@ interface Message {
 }
 
 async function open(hub: HubProcess, options: IClientOptions = {}, url = hub.mqtt) {
-  const client: MqttClient = await connectAsync(url, { reconnectPeriod: 0, ...options })
+  const client: MqttClient = connectMqtt(url, { reconnectPeriod: 0, ...options })
   client.on('error', () => {})
   const messages: Message[] = []
   client.on('message', (topic, payload, { qos, retain, dup }) => {
     messages.push({ topic, text: payload.toString(), qos, retain, dup })
   })
   onTestFinished(() => client.endAsync(true).then(() => {}))
+  // Listened to from the start: what waited for a session may come together with CONNACK.
+  await new Promise((resolve, reject) => client.once('connect', resolve).once('error', reject))
   return { client, messages }
 }
 
