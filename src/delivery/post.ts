@@ -113,7 +113,8 @@ export function createPoster({ url, secrets, timeoutMillis, guard, version, ca }
           else settle(wordsOf(error))
         })
         sent.on('close', () => {
-          if (request === sent) settle('the connection closed before the answer was whole')
+          // An answer may still have to be read when its connection is gone already; it tells how it ended.
+          if (request === sent && !answered) settle('the connection closed before there was an answer')
         })
         sent.end(body)
       }

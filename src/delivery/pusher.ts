@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { type Breaker, createBreaker, type Leave, retryMillis } from './breaker.ts'
 import { type Clock, systemClock } from './clock.ts'
 import type { Attempt, Post } from './post.ts'
@@ -113,7 +114,8 @@ interface Held {
  * A batch is held, and its lease extended, until the receiver has accepted it: so its webhook-id and its body stay the
  * same over all attempts. A failure is held against a batch only once the receiver has accepted another one since. So an
  * outage, or a receiver that refuses everything, throws nothing into the dead letters, however long it takes; a batch
- * that the receiver cannot take gets there in the end.
+ * that the receiver cannot take gets there in the end. Only when it refuses all batches that may be held, one by one,
+ * and nothing between them, do they look like an outage.
  */
 export function createPusher(options: PusherOptions): Pusher {
   const { name, source, settings, post, onDisabled, clock = systemClock, random = Math.random } = options
@@ -125,6 +127,8 @@ export function createPusher(options: PusherOptions): Pusher {
   /** Ends the deliveries; the other one ends tests, too. */
   const running = new AbortController()
   const testing = new AbortController()
+  // Each request listens for the end, and there may be more than the ten from which on Node warns.
+  setMaxListeners(0, running.signal, testing.signal)
   let disabled = settings.disabled !== null
   let started = false
   let receiving = false
@@ -149,10 +153,11 @@ export function createPusher(options: PusherOptions): Pusher {
       begin(one, now)
     }
     const ready = waiting.filter((one) => !one.busy && held.has(one))
-    // Readings that could not be sent at once are better off in the log. An open circuit needs one batch to probe with.
+    // Readings that could not be sent at once are better off in the log. While the circuit is open, there is always one
+    // batch to probe with that has not failed: of those that have, each may be one that the receiver cannot take.
     const wanting = breaker.isOpen
-      ? held.size === 0
-      : inFlight < settings.concurrency && !ready.some((one) => one.dueAt <= now)
+      ? !ready.some(({ tries }) => tries === 0)
+      : inFlight < settings.concurrency && !ready.some(({ dueAt }) => dueAt <= now)
     if (wanting && !receiving && held.size < settings.concurrency + spareBatches && receiveAt <= now) track(receive())
 
     const times = ready.length > 0 && inFlight < settings.concurrency ? [startOf(ready[0] as Held, now)] : []
