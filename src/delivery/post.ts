@@ -4,7 +4,7 @@ import type { AddressGuard } from './addresses.ts'
 import { createSigner } from './signature.ts'
 
 /** What is sent: the id stays the same over all attempts at one message. */
-export interface Message {
+interface Message {
   id: string
   /** JSON. */
   body: Uint8Array

@@ -39,7 +39,7 @@ export interface Source {
 }
 
 /** One line of the list of attempts. */
-export interface PushAttempt extends Attempt {
+interface PushAttempt extends Attempt {
   batch: string
   /** Ids of deliveries; `null` for a test. */
   first: string | null
@@ -47,7 +47,7 @@ export interface PushAttempt extends Attempt {
   readings: number
 }
 
-export interface PushFigures {
+interface PushFigures {
   /** Readings that the receiver has taken. */
   delivered: number
   /** Attempts that have failed. */
@@ -93,8 +93,10 @@ const maxAttempts = 100
 /** Before a source that has failed, or has had nothing, is asked again. */
 const sourcePauseMillis = 500
 
+/** A batch on its way: its readings are in the body only. */
 interface Held {
-  batch: Batch
+  id: string
+  attemptsLeft: number
   ids: string[]
   body: Buffer
   /** Attempts that failed, for the back-off. */
@@ -175,7 +177,7 @@ export function createPusher(options: PusherOptions): Pusher {
     if (one.acceptedAtFailure !== null && accepted > one.acceptedAtFailure) {
       one.failures++
       one.acceptedAtFailure = null
-      if (one.failures >= one.batch.attemptsLeft) return track(letGo(one))
+      if (one.failures >= one.attemptsLeft) return track(letGo(one))
     }
     const leave = breaker.begin(now)
     if (!leave) return
@@ -199,7 +201,8 @@ export function createPusher(options: PusherOptions): Pusher {
       return
     }
     const one: Held = {
-      batch,
+      id: batch.id,
+      attemptsLeft: batch.attemptsLeft,
       ids: batch.deliveries.map(({ id }) => id),
       body: bodyOf('readings', batch.deliveries),
       tries: 0,
@@ -214,19 +217,18 @@ export function createPusher(options: PusherOptions): Pusher {
   }
 
   async function attempt(one: Held, leave: Leave): Promise<void> {
-    const result = await send({ id: one.batch.id, body: one.body }, running.signal)
+    const result = await send({ id: one.id, body: one.body }, running.signal)
     inFlight--
     if (running.signal.aborted && result.error !== null) {
       one.busy = false
       return breaker.abandon(leave)
     }
-    const { deliveries } = one.batch
-    note(result, one.batch.id, deliveries[0]?.id ?? null, deliveries.at(-1)?.id ?? null, deliveries.length)
+    note(result, one.id, one.ids)
     if (result.error === null) {
       const wasOpen = breaker.isOpen
       breaker.succeed(leave)
       accepted++
-      delivered += deliveries.length
+      delivered += one.ids.length
       // The receiver is back: who waited for that need not wait for his turn as well.
       if (wasOpen) for (const other of held) other.dueAt = clock.now()
       turn()
@@ -277,8 +279,8 @@ export function createPusher(options: PusherOptions): Pusher {
     }
   }
 
-  function note(attempt: Attempt, batch: string, first: string | null, last: string | null, readings: number): void {
-    attempts.push({ ...attempt, batch, first, last, readings })
+  function note(attempt: Attempt, batch: string, ids: string[]): void {
+    attempts.push({ ...attempt, batch, first: ids[0] ?? null, last: ids.at(-1) ?? null, readings: ids.length })
     if (attempts.length > maxAttempts) attempts.shift()
   }
 
@@ -355,7 +357,7 @@ export function createPusher(options: PusherOptions): Pusher {
     async test() {
       const id = `test_${clock.wall().toString(36)}_${++tests}`
       const result = await send({ id, body: bodyOf('test', null) }, testing.signal)
-      note(result, id, null, null, 0)
+      note(result, id, [])
       return result
     },
     figures() {
