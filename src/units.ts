@@ -9,6 +9,13 @@ export function parseDuration(text: string): number | null {
   return Number.isSafeInteger(millis) ? millis : null
 }
 
+/** The twin of `parseDuration`, in the largest unit that divides: 90000 is `90s`. */
+export function formatDuration(millis: number): string {
+  const units = Object.entries(durationUnits).filter(([, size]) => millis % size === 0)
+  const [unit, size] = units.at(-1) ?? ['ms', 1]
+  return millis === 0 ? '0s' : `${millis / size}${unit}`
+}
+
 /** `512MiB`, `1GiB` in bytes, or `null`. A bare 0 needs no unit. */
 export function parseSize(text: string): number | null {
   const match = /^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB)$/.exec(text)
