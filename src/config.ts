@@ -20,6 +20,7 @@ export interface Config {
   historyRetention: number
   earliestTime: number
   maxAhead: number
+  webhookAllow: string[]
   grace: number
   demo: boolean
   mappings: Mapping[]
@@ -84,6 +85,13 @@ export const settings: readonly Setting[] = [
     description: 'earliest time that a reading may have',
   },
   { key: 'maxAhead', ...duration, initial: '24h', description: 'how far in the future a reading may be' },
+  {
+    key: 'webhookAllow',
+    value: 'LIST',
+    read: (given) => given.split(',').filter((item) => item !== ''),
+    initial: '',
+    description: 'private addresses, networks and hosts that webhooks may go to, such as 10.0.0.0/8,localhost',
+  },
   { key: 'grace', ...duration, initial: '10s', description: 'time that a stop may take' },
   { key: 'demo', ...flag, initial: 'false', description: 'add simulated devices' },
 ]

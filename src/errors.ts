@@ -12,6 +12,8 @@ export const problems = {
   'not-acceptable': { status: 406, title: 'The answer has no such form' },
   'foreign-cursor': { status: 409, title: 'The cursor is of another hub, or from the future' },
   'still-unreadable': { status: 409, title: 'The entry can still not be read' },
+  'consumer-pushed': { status: 409, title: 'The hub itself moves the cursor of this consumer' },
+  'consumer-pulled': { status: 409, title: 'The consumer is not pushed' },
   'too-many': { status: 409, title: 'There are as many as there may be' },
   'cursor-gone': { status: 410, title: 'The cursor is older than what is kept' },
   'too-large': { status: 413, title: 'The body is too large' },

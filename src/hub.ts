@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import type { Sink } from '../devices/sink.ts'
 import { createRouter } from '../devices/topics.ts'
 import type { Config } from './config.ts'
+import { createAddressGuard } from './delivery/addresses.ts'
 import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
 import { StartError } from './errors.ts'
@@ -52,7 +53,15 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   const dictionary = createDictionary(store.opened)
   const feed = createFeed(store, dictionary.names, store.opened.end)
   const writer = createWriter(store, dictionary, feed.push)
-  const consumers = createConsumers({ store, feed, save: writer.keep })
+  const guard = createAddressGuard(config.webhookAllow)
+  const consumers = createConsumers({
+    version,
+    store,
+    feed,
+    guard,
+    save: writer.keep,
+    onDisabled: (consumer, reason) => log.warn({ consumer }, `a webhook is disabled: ${reason}`),
+  })
   const window = { earliest: config.earliestTime, maxAhead: config.maxAhead }
   const route = createRouter(config.mappings)
   const broker = await createBroker({
@@ -84,6 +93,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       store,
       feed,
       consumers,
+      guard,
       sink: writer,
       window,
       route,
@@ -126,6 +136,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     await http
       .listen({ port: config.httpPort, host: config.host, listenTextResolver: (address) => `HTTP at ${address}` })
       .catch(portProblem('--http-port', config.httpPort))
+    consumers.start()
     hub.httpPort = (http.server.address() as AddressInfo).port
     return hub
   } catch (error) {

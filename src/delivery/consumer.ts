@@ -6,7 +6,7 @@ import { createPending, type Run } from './pending.ts'
 import { type ConsumerSettings, type Rules, readRules } from './settings.ts'
 
 /** A reading on its way to a worker. */
-interface Delivery {
+export interface Delivery {
   id: string
   offset: Offset
   /** 1 for the first delivery. */
@@ -51,7 +51,8 @@ export interface ConsumerState {
 
 export interface Consumer {
   readonly name: string
-  settings: ConsumerSettings
+  readonly settings: ConsumerSettings
+  readonly ackWait: Millis
   /**
    * Deliveries as soon as there are any, at most `max`; none after `wait` milliseconds. What waited longest for its
    * acknowledgement comes first, then what is new, in the order of the log.
@@ -61,8 +62,8 @@ export interface Consumer {
   acknowledge(ids: readonly string[]): Promise<Settled>
   /** The same for everything that was delivered up to and including one delivery. */
   acknowledgeUpTo(id: string): Promise<Settled>
-  /** Not done: to be delivered again after a delay. `counts`: the delivery counts towards `maxDeliver`. */
-  release(ids: readonly string[], delay: Millis, counts?: boolean): Promise<Settled>
+  /** Not done: to be delivered again after a delay. `failures`: as how many deliveries this one counts. */
+  release(ids: readonly string[], delay: Millis, failures?: number): Promise<Settled>
   /** Still at work: `ackWait` begins anew. */
   extend(ids: readonly string[]): Promise<Settled>
   /** Cannot be done: dead letters. */
@@ -285,6 +286,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     get settings() {
       return settings
     },
+    get ackWait() {
+      return rules.ackWait
+    },
     receive,
     acknowledge: (ids) => done(cut(ids, false)),
     acknowledgeUpTo(id) {
@@ -293,9 +297,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       const runs = pending.cut(0, last.offset + 1)
       return done({ runs, settled: settledOf(runs, 0) })
     },
-    release(ids, delay, counts = true) {
+    release(ids, delay, failures = 1) {
       const ready = Date.now() + delay
-      return putBack(cut(ids, true), ({ attempt }) => ({ ready, attempt: counts ? attempt : attempt - 1 }))
+      return putBack(cut(ids, true), ({ attempt }) => ({ ready, attempt: attempt - 1 + failures }))
     },
     extend: (ids) =>
       putBack(cut(ids, true), ({ attempt }) => ({ ready: Date.now() + rules.ackWait + rules.backoff(attempt) })),

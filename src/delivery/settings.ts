@@ -2,6 +2,7 @@ import type { Millis } from '../../devices/reading.ts'
 import { Problem } from '../errors.ts'
 import type { Filter } from '../store/filter.ts'
 import { parseDuration } from '../units.ts'
+import type { PushSettings } from './push-settings.ts'
 
 /** A consumer as its owner describes it; kept and shown as it was given, with the defaults filled in. */
 export interface ConsumerSettings {
@@ -14,6 +15,8 @@ export interface ConsumerSettings {
   maxPending: number
   /** Durations to wait before the second, third … delivery, besides `ackWait`; the last one counts for all that follow. */
   backoff: string[]
+  /** How the hub moves the cursor; `null`: readers do. */
+  push: PushSettings | null
 }
 
 export const defaultSettings: ConsumerSettings = {
@@ -22,6 +25,7 @@ export const defaultSettings: ConsumerSettings = {
   maxDeliver: 5,
   maxPending: 1000,
   backoff: [],
+  push: null,
 }
 
 /** The settings as the consumer works with them. */

@@ -2,7 +2,9 @@ import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type
 import { readCursor, writeCursor } from '../cursor.ts'
 import type { Consumer } from '../delivery/consumer.ts'
 import { maxConsumers } from '../delivery/consumers.ts'
-import { type ConsumerSettings, defaultSettings, readDuration, readRules } from '../delivery/settings.ts'
+import { type PushSettings, readPush, showPush } from '../delivery/push-settings.ts'
+import type { Pusher } from '../delivery/pusher.ts'
+import { type ConsumerSettings, defaultSettings, readDuration } from '../delivery/settings.ts'
 import { Problem } from '../errors.ts'
 import { earliest } from '../feed.ts'
 import type { DeadLetter } from '../store/store.ts'
@@ -39,6 +41,14 @@ const Settings = {
       'what to wait, besides `ackWait`, before the second, third … delivery; the last one counts for all that follow',
   }),
 }
+const Push = Type.Object(
+  {},
+  {
+    additionalProperties: true,
+    description:
+      'a webhook: `{"url":"https://…","secret":"whsec_…","batch":100,"batchWait":"1s","concurrency":4,"rate":"50/s","timeout":"15s"}`; all but `url` can be left out, and `secrets` may name several for a rotation',
+  },
+)
 const Place = Type.String({ description: '`earliest`, `latest` or a cursor of the feed' })
 const Given = Type.Object(
   {
@@ -47,6 +57,7 @@ const Given = Type.Object(
     maxDeliver: Type.Optional(Settings.maxDeliver),
     maxPending: Type.Optional(Settings.maxPending),
     backoff: Type.Optional(Settings.backoff),
+    push: Type.Optional(Type.Union([Push, Type.Null()])),
   },
   { additionalProperties: false },
 )
@@ -61,7 +72,15 @@ const Shown = Type.Object({
   acknowledged: Type.Integer(),
   deadLetters: Type.Integer(),
   missed: Type.Integer({ description: 'readings that the log forgot before they were delivered' }),
+  push: Type.Union([Type.Object({}, { additionalProperties: true }), Type.Null()], {
+    description:
+      'the webhook: its settings, `state` (healthy, failing, open, disabled), what was delivered and what failed',
+  }),
   oldestPendingMillis: Type.Union([Type.Integer(), Type.Null()]),
+})
+const ShownOnce = Type.Object({
+  ...Shown.properties,
+  secret: Type.Optional(Type.String({ description: 'of the webhook, when the hub made it; shown this once' })),
 })
 const Named = Type.Object({ name: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$' }) })
 const Ids = Type.Array(Type.String(), { minItems: 1, maxItems: maxNamed })
@@ -72,6 +91,16 @@ const Done = Type.Object({
       'identifiers that name nothing pending: acknowledged already, delivered anew since, or of before a seek',
   }),
 })
+const Attempt = Type.Object({
+  at: Type.Integer(),
+  batch: Type.String({ description: 'its `webhook-id`' }),
+  first: Type.Union([Type.String(), Type.Null()], { description: 'the first delivery of the batch' }),
+  last: Type.Union([Type.String(), Type.Null()]),
+  readings: Type.Integer(),
+  status: Type.Union([Type.Integer(), Type.Null()]),
+  durationMillis: Type.Number(),
+  error: Type.Union([Type.String(), Type.Null()], { description: 'null: success' }),
+})
 const Letter = Type.Object({
   id: Type.String(),
   at: Type.Integer(),
@@ -81,7 +110,7 @@ const Letter = Type.Object({
 })
 
 /** Consumers: durable cursors with a name, pulled with acknowledgements. */
-export function consumerRoutes({ store, feed, consumers }: HttpContext): FastifyPluginAsyncTypebox {
+export function consumerRoutes({ store, feed, consumers, guard }: HttpContext): FastifyPluginAsyncTypebox {
   const { hub } = store.opened
 
   return async (app) => {
@@ -132,21 +161,20 @@ again, at least once and in the order of the log for what was not delivered befo
 \`start\` counts when the consumer is new: \`latest\` without it.`,
           params: Named,
           body: Created,
-          response: { 200: Shown, 201: Shown },
+          response: { 200: ShownOnce, 201: ShownOnce },
         },
       },
       async (request, reply) => {
         const { start = 'latest', ...given } = request.body
-        const settings: ConsumerSettings = { ...defaultSettings, ...given }
         const known = consumers.get(request.params.name)
+        const { settings, madeSecret } = settingsOf(given, defaultSettings, known?.settings.push ?? null)
         if (known) {
-          readRules(settings)
-          await known.change(settings)
-          return show(known)
+          await durable(consumers.change(known, settings))
+          return { ...show(known), ...madeSecret }
         }
-        const consumer = await consumers.create(request.params.name, settings, await offsetOf(start))
+        const consumer = await durable(consumers.create(request.params.name, settings, await offsetOf(start)))
         if (!consumer) throw new Problem('too-many', `there are ${maxConsumers} consumers, the most there may be`)
-        return reply.code(201).send(show(consumer))
+        return reply.code(201).send({ ...show(consumer), ...madeSecret })
       },
     )
 
@@ -169,16 +197,18 @@ again, at least once and in the order of the log for what was not delivered befo
         schema: {
           tags,
           summary: 'Change some settings of a consumer',
-          description: 'Its place, what is pending and its dead letters stay.',
+          description: `Its place, what is pending and its dead letters stay. \`{"push":{"url":"https://…"}}\` turns it into a webhook, signed as
+Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes is in the answer, as \`secret\`, this once.`,
           params: Named,
           body: Given,
-          response: { 200: Shown },
+          response: { 200: ShownOnce },
         },
       },
       async (request) => {
         const consumer = find(request.params.name)
-        await consumer.change({ ...consumer.settings, ...request.body })
-        return show(consumer)
+        const { settings, madeSecret } = settingsOf(request.body, consumer.settings, consumer.settings.push)
+        await durable(consumers.change(consumer, settings))
+        return { ...show(consumer), ...madeSecret }
       },
     )
 
@@ -193,7 +223,7 @@ again, at least once and in the order of the log for what was not delivered befo
         },
       },
       async (request, reply) => {
-        await consumers.remove(find(request.params.name).name)
+        await durable(consumers.remove(find(request.params.name)))
         return reply.code(204).send(null)
       },
     )
@@ -218,6 +248,10 @@ again, at least once and in the order of the log for what was not delivered befo
       async (request, reply) => {
         const { max = 100, wait = '0' } = request.body
         const consumer = find(request.params.name)
+        if (consumer.settings.push && consumer.settings.push.disabled === null) {
+          const hint = `PATCH /v1/consumers/${consumer.name} {"push":null} makes it one that is pulled`
+          throw new Problem('consumer-pushed', 'the readings of this consumer go to its webhook', hint)
+        }
         const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
         const deliveries = await consumer.receive(max, patience, closeSignal(reply))
         const list = deliveries.map(
@@ -336,6 +370,34 @@ again, at least once and in the order of the log for what was not delivered befo
     )
 
     app.get(
+      '/v1/consumers/:name/attempts',
+      {
+        schema: {
+          tags,
+          summary: 'The last hundred requests of a webhook, newest first',
+          params: Named,
+          response: { 200: Type.Object({ attempts: Type.Array(Attempt) }) },
+        },
+      },
+      async ({ params }) => ({ attempts: pusherOf(params.name).attempts() }),
+    )
+
+    app.post(
+      '/v1/consumers/:name/test',
+      {
+        schema: {
+          tags,
+          summary: 'Send a signed test to the webhook',
+          description:
+            'One request `{"type":"test"}`, in whatever state the webhook is. What came of it is the answer.',
+          params: Named,
+          response: { 200: Type.Pick(Attempt, ['at', 'status', 'durationMillis', 'error']) },
+        },
+      },
+      async ({ params }) => pusherOf(params.name).test(),
+    )
+
+    app.get(
       '/v1/consumers/:name/dead-letters',
       {
         schema: {
@@ -417,11 +479,37 @@ again, at least once and in the order of the log for what was not delivered befo
     throw new Problem('unknown-consumer', `there is no consumer "${name}"`, `PUT /v1/consumers/${name} creates it`)
   }
 
+  function pusherOf(name: string): Pusher {
+    const pusher = consumers.pusher(find(name).name)
+    if (pusher) return pusher
+    throw new Problem(
+      'consumer-pulled',
+      'the consumer has no webhook',
+      `PATCH /v1/consumers/${name} {"push":{"url":…}}`,
+    )
+  }
+
+  /** `push` is read with regard to the one before it, so that a change of its batch keeps its secrets. */
+  function settingsOf(given: Static<typeof Given>, base: ConsumerSettings, before: PushSettings | null) {
+    const { push, ...rest } = given
+    if (!push) {
+      const settings: ConsumerSettings = { ...base, ...rest, ...(push === null ? { push } : {}) }
+      return { settings, madeSecret: {} }
+    }
+    const { settings, madeSecret } = readPush(push, before, guard)
+    return {
+      settings: { ...base, ...rest, push: settings },
+      madeSecret: madeSecret === null ? {} : { secret: madeSecret },
+    }
+  }
+
   function show(consumer: Consumer): Static<typeof Shown> {
+    const { push, ...settings } = consumer.settings
     const { oldestPending, next, ...figures } = consumer.figures(Date.now())
     return {
       name: consumer.name,
-      ...consumer.settings,
+      ...settings,
+      push: push && { ...showPush(push), ...consumers.pusher(consumer.name)?.figures() },
       cursor: writeCursor(hub, next),
       ...figures,
       oldestPendingMillis: oldestPending,

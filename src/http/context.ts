@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { Sink } from '../../devices/sink.ts'
 import type { TimeWindow } from '../../devices/time.ts'
 import type { Router } from '../../devices/topics.ts'
+import type { AddressGuard } from '../delivery/addresses.ts'
 import type { Consumers } from '../delivery/consumers.ts'
 import type { Feed } from '../feed.ts'
 import type { Store } from '../store/store.ts'
@@ -12,6 +13,8 @@ export interface HttpContext {
   store: Store
   feed: Feed
   consumers: Consumers
+  /** Where webhooks may go. */
+  guard: AddressGuard
   sink: Sink
   window: TimeWindow
   /** Where a topic leads, for what the quarantine feeds in again. */
