@@ -102,7 +102,7 @@ export function createAddressGuard(allow: readonly string[], resolve: Resolve = 
       const literal = hostname.replace(/^\[(.*)\]$/, '$1')
       if (isIP(literal) === 0) return null
       const what = judge(literal)
-      return what === null ? null : `${literal} is ${what}: the hub sends nothing there unless its settings allow it`
+      return what === null ? null : `${literal} is ${what}: the hub sends nothing there unless --webhook-allow names it`
     },
     lookup(hostname, options, done) {
       const settled = (error: Error | null, found: { address: string; family: number }[]): void => {
@@ -123,7 +123,7 @@ export function createAddressGuard(allow: readonly string[], resolve: Resolve = 
         const bad = addresses[0]
         if (good.length > 0 || !bad) return settled(null, good)
         const what = `${hostname} is ${bad.address}, which is ${judge(bad.address)}`
-        settled(new Error(`${what}: the hub sends nothing there unless its settings allow it`), [])
+        settled(new Error(`${what}: the hub sends nothing there unless --webhook-allow names it`), [])
       })
     },
   }

@@ -39,6 +39,8 @@ export const maxConsumers = 10_000
 // Deliveries are kept by the next acknowledgement; where there is none, by this. A crash in between costs a count of
 // attempts, never a reading.
 const keepMillis = 1_000
+/** How long a webhook that is turned off waits for the answers to its last requests. */
+const drainMillis = 2_000
 
 export function createConsumers(options: ConsumersOptions): Consumers {
   const { version, store, feed, guard, save, onDisabled } = options
@@ -91,11 +93,10 @@ export function createConsumers(options: ConsumersOptions): Consumers {
         consumer.change({ ...consumer.settings, push: { ...push, disabled: reason } }).catch(() => {})
       },
     })
-    const stop = pusher.stop
     pushers.set(name, {
       ...pusher,
       async stop() {
-        await stop()
+        await pusher.stop(drainMillis)
         poster.close()
       },
     })

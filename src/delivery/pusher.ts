@@ -68,8 +68,11 @@ export interface Pusher {
   figures(): PushFigures
   /** The last hundred, newest first. */
   attempts(): PushAttempt[]
-  /** Aborts what is under way, gives all batches back and resolves. Twice is fine. Never rejects. */
-  stop(): Promise<void>
+  /**
+   * Sends no more, aborts what is under way after `graceMillis`, gives all batches back and resolves. A request that
+   * ends in time is no repetition for whoever reads next. Twice is fine. Never rejects.
+   */
+  stop(graceMillis?: number): Promise<void>
 }
 
 export interface PusherOptions {
@@ -126,7 +129,8 @@ export function createPusher(options: PusherOptions): Pusher {
   const held = new Set<Held>()
   const tasks = new Set<Promise<void>>()
   const attempts: PushAttempt[] = []
-  /** Ends the deliveries; the other one ends tests, too. */
+  /** Ends the receiving; the second one the requests; the third one tests, too. */
+  const taking = new AbortController()
   const running = new AbortController()
   const testing = new AbortController()
   // Each request listens for the end, and there may be more than the ten from which on Node warns.
@@ -147,7 +151,7 @@ export function createPusher(options: PusherOptions): Pusher {
   /** Starts all that may start now, and comes back when more may. Called after every change. */
   function turn(): void {
     callOffTurn()
-    if (running.signal.aborted) return
+    if (taking.signal.aborted) return
     const now = clock.now()
     const waiting = [...held].filter(({ busy }) => !busy).sort((a, b) => a.dueAt - b.dueAt)
     for (const one of waiting) {
@@ -191,7 +195,7 @@ export function createPusher(options: PusherOptions): Pusher {
     receiving = true
     let batch: Batch | null = null
     try {
-      batch = await source.receive(settings.batch, settings.batchWaitMillis, running.signal)
+      batch = await source.receive(settings.batch, settings.batchWaitMillis, taking.signal)
     } catch {
       // A store that is out of order: asked again after the pause below.
     }
@@ -330,18 +334,20 @@ export function createPusher(options: PusherOptions): Pusher {
   function disable(reason: string): void {
     if (disabled) return
     disabled = true
-    void halt()
+    void halt(0)
     onDisabled(reason)
   }
 
-  function halt(): Promise<void> {
-    stopped ??= end()
+  function halt(graceMillis: number): Promise<void> {
+    stopped ??= end(graceMillis)
     return stopped
   }
 
-  async function end(): Promise<void> {
-    running.abort()
+  async function end(graceMillis: number): Promise<void> {
+    taking.abort()
     callOffTurn()
+    if (graceMillis > 0 && inFlight > 0) await Promise.race([Promise.all(tasks), pause(graceMillis)])
+    running.abort()
     callOffExtension()
     while (tasks.size > 0) await Promise.all(tasks)
     await Promise.all([...held].map(letGo))
@@ -375,9 +381,9 @@ export function createPusher(options: PusherOptions): Pusher {
       }
     },
     attempts: () => [...attempts].reverse(),
-    stop() {
+    stop(graceMillis = 0) {
       testing.abort()
-      return halt()
+      return halt(graceMillis)
     },
   }
 }
