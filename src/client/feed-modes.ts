@@ -9,6 +9,8 @@ export interface Connection {
   /** Of the feed from a place, with the reader's filter. */
   address(after: string): URL
   after: string
+  /** Readings of one frame. */
+  limit: number
   intervalMillis: number
   silenceMillis: number
   /** Belongs to this connection: aborted when its reader leaves, and by the mode when nothing is heard. */
@@ -22,7 +24,7 @@ export type FeedMode = 'sse' | 'websocket' | 'long-poll' | 'poll' | 'ndjson'
 /** Each mode as frames in order, none twice. They end, or throw, when the connection does. */
 export const modes: Record<FeedMode, (connection: Connection) => AsyncGenerator<Frame, void, void>> = {
   sse: (connection) => readStream(connection, 'text/event-stream', createEventDecoder()),
-  ndjson: (connection) => readStream(connection, 'application/x-ndjson', createLineDecoder()),
+  ndjson: (connection) => readStream(connection, 'application/x-ndjson', createLineDecoder(connection.limit)),
   websocket: readSocket,
   poll,
   'long-poll': longPoll,

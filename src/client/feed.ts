@@ -13,7 +13,7 @@ export interface FeedOptions {
   /** Names or patterns with `*`. */
   device?: string | string[]
   metric?: string | string[]
-  /** Readings of one batch, at most 10 000. */
+  /** Readings of one batch, at most 10 000; 1000 unless told. */
   limit?: number
   /** In mode `poll`: between two requests once everything has been read. 5 s unless told. */
   intervalMillis?: number
@@ -33,6 +33,8 @@ export interface FeedBatch {
 
 /** Three heartbeats of the hub. */
 const defaultSilenceMillis = 45_000
+/** The hub's own. */
+const defaultLimit = 1000
 const defaultIntervalMillis = 5_000
 
 /**
@@ -64,6 +66,7 @@ export async function* readFeed(
         transport,
         address: feedAddress,
         after: cursor,
+        limit: options.limit ?? defaultLimit,
         intervalMillis: options.intervalMillis ?? defaultIntervalMillis,
         silenceMillis,
         controller,

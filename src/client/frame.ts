@@ -53,19 +53,24 @@ function readEvent(block: string): Frame {
   return toFrame(readings ?? [], fields.id)
 }
 
-/** Lines of JSON, each a reading with its own cursor, or a cursor alone. All lines of a chunk make one frame. */
-export function createLineDecoder(): FrameDecoder {
+/** Lines of JSON, each a reading with its own cursor, or a cursor alone. A frame is what came at once, up to the limit. */
+export function createLineDecoder(limit: number): FrameDecoder {
   const split = createSplitter('\n')
   return {
     push(bytes) {
-      const readings: Reading[] = []
-      let cursor: unknown
+      const frames: Frame[] = []
+      let last: Frame | undefined
       for (const line of split(bytes)) {
-        const { cursor: own, ...reading } = JSON.parse(line) as Reading & { cursor: unknown }
-        cursor = own
-        if (reading.device !== undefined) readings.push(reading)
+        const { cursor, ...reading } = JSON.parse(line) as Reading & { cursor: unknown }
+        const readings = reading.device === undefined ? [] : [reading]
+        if (last === undefined || last.readings.length + readings.length > limit) {
+          last = toFrame([], cursor)
+          frames.push(last)
+        }
+        last.readings.push(...readings)
+        last.cursor = toFrame([], cursor).cursor
       }
-      return cursor === undefined ? [] : [toFrame(readings, cursor)]
+      return frames
     },
   }
 }

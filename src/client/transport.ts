@@ -14,7 +14,7 @@ export interface ClientOptions {
   patienceMillis?: number
 }
 
-export interface JsonRequest {
+interface JsonRequest {
   method: string
   path: string
   body?: unknown
