@@ -102,6 +102,12 @@ export interface Sourced {
   sources: Record<string, string>
 }
 
+/** The settings that nobody has changed. */
+export function defaultConfig(): Config {
+  const values = settings.map(({ key, initial, read }) => [key, read(initial)])
+  return { ...Object.fromEntries(values), mappings: [] } as Config
+}
+
 /** The settings from flags over environment over file over defaults. Throws `StartError` for what is not one. */
 export async function loadConfig(args: readonly string[], environment: NodeJS.ProcessEnv): Promise<Sourced> {
   const flags = readFlags(args)

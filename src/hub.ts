@@ -2,13 +2,14 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Sink } from '../devices/sink.ts'
+import type { TimeWindow } from '../devices/time.ts'
 import { createRouter } from '../devices/topics.ts'
 import type { Config } from './config.ts'
 import { createAddressGuard } from './delivery/addresses.ts'
 import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
 import { StartError } from './errors.ts'
-import { createFeed } from './feed.ts'
+import { createFeed, type Feed } from './feed.ts'
 import { startRetention } from './retention.ts'
 import { UnusableFile } from './store/sqlite/schema.ts'
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
@@ -21,6 +22,11 @@ const readerGraceMillis = 1_000
 export interface Hub {
   mqttPort: number
   httpPort: number
+  /** Names this hub in its cursors. */
+  id: string
+  feed: Feed
+  sink: Sink
+  window: TimeWindow
   /** Takes no more in, lets go of everything that was acknowledged, ends all readers. Calling it twice is fine. */
   close(): Promise<void>
 }
@@ -126,6 +132,10 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   const hub: Hub = {
     mqttPort: 0,
     httpPort: 0,
+    id: store.opened.hub,
+    feed,
+    sink: writer,
+    window,
     close() {
       closing ??= close()
       return closing

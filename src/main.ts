@@ -1,15 +1,11 @@
 #!/usr/bin/env -S node --max-semi-space-size=32
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { flagName, loadConfig, settings, variableName } from './config.ts'
 import { StartError } from './errors.ts'
 import type { Hub } from './hub.ts'
 import { createLog } from './log.ts'
-
-const version = (
-  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
-).version
+import { version } from './version.ts'
 
 const commands: Record<string, (args: string[]) => Promise<void> | void> = {
   serve,

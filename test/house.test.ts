@@ -13,6 +13,7 @@ const floors: { folder: string; imports: string[]; packages: RegExp }[] = [
   { folder: 'src/store', imports: ['src/store', 'src/history', 'devices'], packages: /^(node:.*|better-sqlite3)$/ },
   { folder: 'src/history', imports: ['src/history', 'src/store', 'devices'], packages: /^$/ },
   { folder: 'src/dashboard', imports: ['src/dashboard'], packages: /^uplot$/ },
+  { folder: 'src/client', imports: ['src/client'], packages: /^ws$/ },
   { folder: 'src/http', imports: ['src', 'devices'], packages: /^(node:.*|fastify|@fastify\/.*|typebox|pino|ws)$/ },
   { folder: 'src/delivery', imports: ['src', 'devices'], packages: /^node:.*$/ },
   { folder: 'src', imports: ['src', 'devices', 'broker'], packages: /.*/ },

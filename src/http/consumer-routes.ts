@@ -5,11 +5,11 @@ import { maxConsumers } from '../delivery/consumers.ts'
 import { type PushSettings, readPush, showPush } from '../delivery/push-settings.ts'
 import type { Pusher } from '../delivery/pusher.ts'
 import { type ConsumerSettings, defaultSettings, readDuration } from '../delivery/settings.ts'
-import { Problem } from '../errors.ts'
+import { cursorProblem, Problem } from '../errors.ts'
 import { earliest } from '../feed.ts'
 import type { DeadLetter } from '../store/store.ts'
 import type { HttpContext } from './context.ts'
-import { closeSignal, cursorProblem, nextLink, readTimeParameter } from './parameters.ts'
+import { closeSignal, nextLink, readTimeParameter } from './parameters.ts'
 
 const maxReceive = 1000
 const maxWaitMillis = 60_000

@@ -3,10 +3,10 @@ import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { readCursor, writeCursor } from '../cursor.ts'
-import { Problem, type ProblemCode } from '../errors.ts'
+import { cursorProblem, Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
-import { closeSignal, cursorProblem, readList } from './parameters.ts'
+import { closeSignal, readList } from './parameters.ts'
 import { problemType } from './problem.ts'
 
 const maxWaitSeconds = 60

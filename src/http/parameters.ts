@@ -1,7 +1,6 @@
 import type { FastifyReply } from 'fastify'
 import { parseRfc3339 } from '../../devices/time.ts'
-import type { CursorProblem } from '../cursor.ts'
-import { Problem, type ProblemCode } from '../errors.ts'
+import { Problem } from '../errors.ts'
 
 /*
  * Parameters of queries, as clients write them. Each function answers with the value, or throws the problem that says
@@ -49,17 +48,6 @@ export function nextLink(url: string, next: string): string {
   const parameters = new URLSearchParams(query)
   parameters.set('cursor', next)
   return `<${path}?${parameters}>; rel="next"`
-}
-
-const cursorProblems: Record<CursorProblem, [ProblemCode, string]> = {
-  malformed: ['invalid-cursor', 'this is no cursor, nor earliest, nor latest'],
-  'other-hub': ['foreign-cursor', 'the cursor is of another hub'],
-  future: ['foreign-cursor', 'the cursor is from the future: this hub has not come so far'],
-}
-
-export function cursorProblem(problem: CursorProblem): Problem {
-  const [code, detail] = cursorProblems[problem]
-  return new Problem(code, detail, 'start again with earliest or latest')
 }
 
 /** Aborts when the client has gone, or the answer has left. */

@@ -1,8 +1,7 @@
 import { expect, test } from 'vitest'
 import { type HubProcess, startHubProcess, waitFor } from '../hub-process.ts'
 import { createRandom } from '../random.ts'
-
-const t0 = 1_700_000_000_000
+import { push, send, t0, upTo } from './hub-calls.ts'
 
 interface Delivery {
   id: string
@@ -21,19 +20,6 @@ interface Standing {
 interface Done {
   count: number
   unknown: number
-}
-
-async function send<T>(hub: HubProcess, method: string, path: string, body: unknown = {}): Promise<T> {
-  const headers = { 'content-type': 'application/json' }
-  const content = method === 'GET' ? {} : { headers, body: JSON.stringify(body) }
-  const response = await fetch(`${hub.http}/v1/${path}`, { method, ...content })
-  if (!response.ok) throw Object.assign(new Error(await response.text()), { status: response.status })
-  return (response.status === 204 ? null : await response.json()) as T
-}
-
-async function push(hub: HubProcess, count: number, from = 0, device = 'd'): Promise<void> {
-  const items = Array.from({ length: count }, (_, i) => ({ device, ts: t0 + from + i, n: from + i }))
-  await send(hub, 'POST', 'telemetry', items)
 }
 
 async function withConsumer(settings: Record<string, unknown> = {}, name = 'jobs') {
@@ -59,7 +45,6 @@ function callsOf(hub: HubProcess, name = 'jobs') {
 
 const idsOf = (deliveries: Delivery[]) => deliveries.map(({ id }) => id)
 const numbersOf = (deliveries: Delivery[]) => deliveries.map(({ reading }) => reading.values.n)
-const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 test('delivers each reading once to one of several workers, in the order of the log', async () => {
   const { hub, receive, acknowledge, standing } = await withConsumer()

@@ -2,9 +2,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { Webhook } from 'standardwebhooks'
 import { expect, onTestFinished, test } from 'vitest'
-import { type HubProcess, startHubProcess, waitFor } from '../hub-process.ts'
+import { startHubProcess, waitFor } from '../hub-process.ts'
+import { push, send, upTo } from './hub-calls.ts'
 
-const t0 = 1_700_000_000_000
 const allowed = ['--webhook-allow', '127.0.0.0/8']
 
 interface Request {
@@ -45,21 +45,7 @@ async function startReceiver(answer: (request: Request, response: ServerResponse
   return { url: `http://127.0.0.1:${port}/hook`, requests, secrets, forged: () => forged }
 }
 
-async function send<T>(hub: HubProcess, method: string, path: string, body: unknown = {}): Promise<T> {
-  const headers = { 'content-type': 'application/json' }
-  const content = method === 'GET' ? {} : { headers, body: JSON.stringify(body) }
-  const response = await fetch(`${hub.http}/v1/${path}`, { method, ...content })
-  if (!response.ok) throw Object.assign(new Error(await response.text()), { status: response.status })
-  return (await response.json()) as T
-}
-
-function push(hub: HubProcess, count: number, from = 0): Promise<unknown> {
-  const items = Array.from({ length: count }, (_, i) => ({ device: 'd', ts: t0 + from + i, n: from + i }))
-  return send(hub, 'POST', 'telemetry', items)
-}
-
 const ok = (_request: Request, response: ServerResponse) => void response.writeHead(204).end()
-const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 interface Standing {
   lag: number
   pending: number

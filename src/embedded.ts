@@ -1,0 +1,115 @@
+import { collapse, toReading } from '../devices/codecs.ts'
+import { type Decoded, deviceProblem, type Value } from '../devices/reading.ts'
+import { emptyDelivery, type Outcome } from '../devices/sink.ts'
+import { type Config, defaultConfig } from './config.ts'
+import { readCursor, writeCursor } from './cursor.ts'
+import { cursorProblem } from './errors.ts'
+import { earliest } from './feed.ts'
+import { startHub } from './hub.ts'
+import { createLog } from './log.ts'
+import { version } from './version.ts'
+
+/** Settings as `telemetry-hub --help` lists them; durations in milliseconds, sizes in bytes. Ports are free ones unless given. */
+export type HubOptions = Partial<Omit<Config, 'demo'>>
+
+/** A reading as it goes in: without `ts` the hub stamps it. */
+export interface GivenReading {
+  device: string
+  /** Milliseconds since the Unix epoch, or RFC 3339. */
+  ts?: number | string
+  values: Record<string, unknown>
+}
+
+export interface StoredReading {
+  device: string
+  ts: number
+  values: Record<string, Value>
+  /** When it arrived, in milliseconds. */
+  received: number
+}
+
+export interface Ingested {
+  accepted: number
+  /** Stored before, to the letter. */
+  duplicates: number
+  /** What cannot be stored, by its place in the list, from 0; it is in the quarantine. */
+  rejected: { index: number; reason: string }[]
+  /** The place in the feed after these readings. */
+  cursor: string
+}
+
+export interface FollowOptions {
+  /** A cursor, `earliest` or `latest`. */
+  after?: string
+  /** Names or patterns, in which `*` stands for any characters. */
+  devices?: string[]
+  metrics?: string[]
+  /** Readings of one batch at most. */
+  limit?: number
+  signal?: AbortSignal
+}
+
+/** A hub in this process. */
+export interface EmbeddedHub {
+  readonly mqttPort: number
+  readonly httpPort: number
+  /** Resolves when the readings are on disk and in every answer. Rejects when the hub is closing and nothing was stored. */
+  ingest(readings: readonly GivenReading[]): Promise<Ingested>
+  /** The feed: what is there and then what comes, until the signal or the hub ends it. Throws when the cursor is not good. */
+  feed(options?: FollowOptions): AsyncGenerator<{ readings: StoredReading[]; cursor: string }, void, void>
+  /** Takes no more in and lets go of everything that was acknowledged. Twice is fine. */
+  close(): Promise<void>
+}
+
+const defaultLimit = 1000
+/** After so long without a reading, a batch without any tells how far the feed has come. */
+const heartbeatMillis = 15_000
+
+/** Opens a hub with all its doors, MQTT and HTTP on this machine. Rejects with `StartError` and what to do when it cannot. */
+export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> {
+  const config = { ...defaultConfig(), mqttPort: 0, httpPort: 0, logLevel: 'warn', ...options, demo: false }
+  const hub = await startHub(config, version, await createLog(config.logLevel))
+  const { feed, sink, window, id } = hub
+
+  async function ingest(given: readonly GivenReading[]): Promise<Ingested> {
+    const now = Date.now()
+    const decoded: Decoded = { readings: [], rejected: [] }
+    given.forEach(({ device, ts, values }, index) => {
+      const item = ts === undefined ? { values } : { ts, values }
+      const reading = deviceProblem(device) ?? toReading(item, { device, metric: null, now, window })
+      if (typeof reading !== 'string') decoded.readings.push(reading)
+      else decoded.rejected.push({ item: index + 1, payload: JSON.stringify({ device, ...item }), reason: reading })
+    })
+    const delivery = { ...emptyDelivery('createHub().ingest'), ...collapse(decoded, JSON.stringify(given)) }
+    const outcome = await new Promise<Outcome>((resolve) => sink.accept(delivery, resolve))
+    if (outcome.failure !== null) throw new Error(`nothing was stored: ${outcome.failure}`)
+    return {
+      accepted: outcome.accepted,
+      duplicates: outcome.duplicates,
+      rejected: decoded.rejected.map(({ item, reason }) => ({ index: item - 1, reason })),
+      cursor: writeCursor(id, outcome.offset),
+    }
+  }
+
+  function placeOf(after: string): number {
+    if (after === 'earliest') return earliest
+    if (after === 'latest') return feed.end
+    const offset = readCursor(id, feed.end, after)
+    if (typeof offset === 'number') return offset
+    throw cursorProblem(offset)
+  }
+
+  async function* follow(options: FollowOptions = {}) {
+    const { after = 'latest', devices = [], metrics = [], limit = defaultLimit, signal } = options
+    const query = { after: placeOf(after), limit, filter: { devices, metrics } }
+    const never = new AbortController().signal
+    let place = query.after
+    for await (const page of feed.follow(query, { signal: signal ?? never, heartbeat: heartbeatMillis })) {
+      if (page.oldest > place && place !== earliest) throw new Error('readings after the cursor are no longer kept')
+      place = page.next
+      yield { readings: JSON.parse(`[${page.json}]`) as StoredReading[], cursor: writeCursor(id, page.next) }
+    }
+  }
+
+  return { mqttPort: hub.mqttPort, httpPort: hub.httpPort, ingest, feed: follow, close: hub.close }
+}
