@@ -1,4 +1,5 @@
 import { defaultWindow, parseRfc3339 } from '../devices/time.ts'
+import { createZone, type Zone } from '../devices/zone.ts'
 
 /** Reads times as people write them into files: with a zone, or as the wall clock of a place. */
 export interface TimeReader {
@@ -36,9 +37,6 @@ function readMillis(millis: number): number | string {
     : `${millis} is before 2000: times as numbers are milliseconds since 1970`
 }
 
-/** What has to be added to UTC to get the wall clock, at an instant. */
-type Zone = (utcMillis: number) => number
-
 const dayMillis = 86_400_000
 
 /**
@@ -52,34 +50,4 @@ function fromWallClock(wall: number, zone: Zone, after: number): number {
     .map((offset) => wall - offset)
     .sort((a, b) => a - b)
   return candidates.find((instant) => instant > after) ?? candidates.at(-1) ?? wall - before
-}
-
-const quarterMillis = 900_000
-/** Formatting costs microseconds and a file may hold years. */
-const rememberedQuarters = 20_000
-
-function createZone(timeZone: string): Zone {
-  const format = new Intl.DateTimeFormat('en-US', {
-    timeZone,
-    hourCycle: 'h23',
-    year: 'numeric',
-    month: 'numeric',
-    day: 'numeric',
-    hour: 'numeric',
-    minute: 'numeric',
-    second: 'numeric',
-  })
-  // Zones change their offset at full quarters of an hour, so one answer holds for all of it.
-  const remembered = new Map<number, number>()
-  return (utcMillis) => {
-    const quarter = Math.floor(utcMillis / quarterMillis)
-    const known = remembered.get(quarter)
-    if (known !== undefined) return known
-    const start = quarter * quarterMillis
-    const part = Object.fromEntries(format.formatToParts(start).map(({ type, value }) => [type, Number(value)]))
-    const wall = Date.UTC(part.year!, part.month! - 1, part.day!, part.hour!, part.minute!, part.second!)
-    if (remembered.size >= rememberedQuarters) remembered.clear()
-    remembered.set(quarter, wall - start)
-    return wall - start
-  }
 }

@@ -49,9 +49,17 @@ export function readBuckets(
 ): BucketPage {
   const range = clampRange(segments, page)
   if (range === null) return { times: new Float64Array(0), columns: columnsOf(page, query, [], new Map()), next: null }
-  return query.fill === 'none'
-    ? readFound(segments, page, query, intervals, range)
-    : readFilled(segments, page, query, intervals, range)
+  const read = { segments, page, query, intervals, range }
+  return query.fill === 'none' ? readFound(read) : readFilled(read)
+}
+
+/** What a page is made of. */
+interface BucketRead {
+  segments: readonly Segment[]
+  page: BucketPageQuery
+  query: BucketQuery
+  intervals: Intervals
+  range: Range
 }
 
 interface Range {
@@ -75,13 +83,7 @@ function clampRange(segments: readonly Segment[], page: BucketPageQuery): Range 
 }
 
 /** Only buckets that hold a reading. */
-function readFound(
-  segments: readonly Segment[],
-  page: BucketPageQuery,
-  query: BucketQuery,
-  intervals: Intervals,
-  range: Range,
-): BucketPage {
+function readFound({ segments, page, query, intervals, range }: BucketRead): BucketPage {
   const buckets = aggregate(segments, range, intervals, page)
   const starts = [...buckets.keys()].sort((a, b) => a - b)
   if (starts.length <= page.limit) return { ...tableOf(page, query, starts, buckets), next: null }
@@ -91,13 +93,7 @@ function readFound(
 }
 
 /** Every bucket of the range, those without a reading filled. */
-function readFilled(
-  segments: readonly Segment[],
-  page: BucketPageQuery,
-  query: BucketQuery,
-  intervals: Intervals,
-  range: Range,
-): BucketPage {
+function readFilled({ segments, page, query, intervals, range }: BucketRead): BucketPage {
   const starts =
     page.order === 'asc' ? startsFrom(range, intervals, page.limit) : startsTo(range, intervals, page.limit)
   const begin = Math.max(starts[0] as number, range.from)

@@ -1,4 +1,5 @@
 import type { Millis } from '../../devices/reading.ts'
+import { createZone, type Zone } from '../../devices/zone.ts'
 
 /** Cuts time into buckets. `start` is the beginning of the bucket that holds `ts`, `next` that of the one after. */
 export interface Intervals {
@@ -22,61 +23,24 @@ export function createIntervals(interval: number, timezone: string | null): Inte
   // a day has 23 or 25 hours then.
   const followsWall = interval > hour
   const start = (ts: Millis): Millis => {
-    const offset = zone.offset(ts)
-    return followsWall ? Math.min(ts, zone.fromWall(floor(ts + offset))) : floor(ts + offset) - offset
+    const offset = zone(ts)
+    return followsWall ? Math.min(ts, fromWall(floor(ts + offset), zone)) : floor(ts + offset) - offset
   }
   const next = (begin: Millis): Millis => {
     if (!followsWall) return start(begin + interval) > begin ? start(begin + interval) : begin + interval
-    const wall = floor(begin + zone.offset(begin)) + interval
-    const after = zone.fromWall(wall)
-    return after > begin ? after : zone.fromWall(wall + interval)
+    const wall = floor(begin + zone(begin)) + interval
+    const after = fromWall(wall, zone)
+    return after > begin ? after : fromWall(wall + interval, zone)
   }
   return { start, next }
 }
 
-/** The offset of a time zone from UTC, as the runtime's own time zone data has it. */
-function createZone(timezone: string) {
-  const format = new Intl.DateTimeFormat('en-US', {
-    timeZone: timezone,
-    hourCycle: 'h23',
-    year: 'numeric',
-    month: 'numeric',
-    day: 'numeric',
-    hour: 'numeric',
-    minute: 'numeric',
-    second: 'numeric',
-  })
-  // Offsets change at most at a full quarter of an hour, so one answer serves for all of it.
-  const quarter = hour / 4
-  const known = new Map<number, number>()
-
-  function offset(ts: Millis): number {
-    const key = Math.floor(ts / quarter)
-    let found = known.get(key)
-    if (found === undefined) {
-      if (known.size > 100_000) known.clear()
-      found = measure(key * quarter)
-      known.set(key, found)
-    }
-    return found
-  }
-
-  function measure(ts: Millis): number {
-    const parts = { year: 0, month: 0, day: 0, hour: 0, minute: 0, second: 0 }
-    for (const { type, value } of format.formatToParts(ts)) if (type in parts) parts[type as 'year'] = Number(value)
-    return Date.UTC(parts.year, parts.month - 1, parts.day, parts.hour, parts.minute, parts.second) - ts
-  }
-
-  return {
-    offset,
-    /** The instant at which a wall clock shows this time; in a gap the instant after it, twice shown: the first. */
-    fromWall(wall: number): Millis {
-      const before = wall - offset(wall - 24 * hour)
-      const after = wall - offset(wall + 24 * hour)
-      const candidates = [Math.min(before, after), Math.max(before, after)]
-      return candidates.find((ts) => ts + offset(ts) === wall) ?? Math.max(before, after)
-    },
-  }
+/** The instant at which a wall clock shows this time; in a gap the instant after it, twice shown: the first. */
+function fromWall(wall: number, zone: Zone): Millis {
+  const before = wall - zone(wall - 24 * hour)
+  const after = wall - zone(wall + 24 * hour)
+  const candidates = [Math.min(before, after), Math.max(before, after)]
+  return candidates.find((ts) => ts + zone(ts) === wall) ?? Math.max(before, after)
 }
 
 /** Whether the runtime knows the time zone. */
