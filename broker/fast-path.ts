@@ -68,6 +68,16 @@ export function createFastPath({ ingest, sessions, nobodyHears, onPublished, onA
     // PUBRECs keep the order of their PUBLISHes, [MQTT-4.6.0-3], so once Aedes has one, it gets all that follow.
     let aedesHasQos2 = false
 
+    // Aedes reads on with each `readable`, finished or not, which is bounded only while each packet counts; a chunk that
+    // counts as one must be answered first. What is answered reads on by itself.
+    let begun = false
+    connection.conn.removeListener('readable', connection._nextBatch)
+    connection.conn.on('readable', () => {
+      if (begun && connection._parsingBatch > 0) return
+      begun = true
+      connection._nextBatch()
+    })
+
     connection._parser.parse = (chunk: Buffer): void => {
       try {
         const bytes = remainder.join(chunk)
@@ -178,15 +188,15 @@ export function createFastPath({ ingest, sessions, nobodyHears, onPublished, onA
     function finish(): void {
       if (!run) return
       const { delivery, answers, messages } = run
+      const settled = delivery.handshakes.map(({ packetId, digest }) =>
+        digest === null ? sessions.ending(client.id, packetId) : sessions.storing(client.id, packetId),
+      )
       run = null
       connection._parsingBatch++
       if (connection._keepaliveInterval > 0) connection._keepaliveTimer?.refresh()
       ingest.accept(client, delivery, (failure) => {
         if (failure !== null) return connection._nextBatch(new Error(failure))
-        for (const { packetId, digest } of delivery.handshakes) {
-          if (digest === null) sessions.endIncoming(client.id, packetId)
-          else sessions.storedIncoming(client.id, packetId)
-        }
+        for (const settle of settled) settle()
         onPublished(messages)
         answer(answers)
       })

@@ -65,9 +65,13 @@ export interface Sessions {
    * and those must not be lost.
    */
   beginIncoming(client: string, packetId: number, digest: number): boolean
-  /** The commit of an exchange is done: a PUBREL may come. */
-  storedIncoming(client: string, packetId: number): void
-  /** The exchange has ended, or its commit was refused. */
+  /**
+   * What to do with an exchange that is open now, once its commit is done: note that a PUBREL may come, or end it. By
+   * then the identifier may be in use for another one, which is left alone.
+   */
+  storing(client: string, packetId: number): () => void
+  ending(client: string, packetId: number): () => void
+  /** The commit of the exchange was refused. */
   endIncoming(client: string, packetId: number): void
   hasIncoming(client: string, packetId: number): boolean
   /** How many exchanges of a client are open. */
@@ -263,7 +267,7 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
       const packetId = packet.messageId as number
       // The commit may end after the connection, and with that a clean session.
       if (!closed && !api.hasIncoming(id, packetId)) incomingOf(id).set(packetId, { digest: 0, known: true })
-      storedIncoming(id, packetId)
+      storing(id, packetId)()
       return Promise.resolve()
     },
     incomingGetPacket(client: ClientId, packet: WithId): Promise<WithId> {
@@ -277,10 +281,11 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
       if (!incoming.get(client.id)?.has(packetId)) return Promise.reject(unknown)
       return new Promise((resolve, reject) => {
         const delivery = emptyDelivery('')
+        const end = ending(client.id, packetId)
         delivery.handshakes.push({ client: client.id, packetId, digest: null })
         sink.accept(delivery, ({ failure }) => {
           if (failure !== null) return reject(new Error(failure))
-          endIncoming(client.id, packetId)
+          end()
           resolve()
         })
       })
@@ -329,9 +334,18 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
     return ids
   }
 
-  function storedIncoming(client: string, packetId: number): void {
+  function storing(client: string, packetId: number): () => void {
     const exchange = incoming.get(client)?.get(packetId)
-    if (exchange) exchange.known = true
+    return () => {
+      if (exchange) exchange.known = true
+    }
+  }
+
+  function ending(client: string, packetId: number): () => void {
+    const exchange = incoming.get(client)?.get(packetId)
+    return () => {
+      if (exchange && incoming.get(client)?.get(packetId) === exchange) endIncoming(client, packetId)
+    }
   }
 
   function endIncoming(client: string, packetId: number): void {
@@ -347,7 +361,8 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
       ids.set(packetId, { digest, known: false })
       return true
     },
-    storedIncoming,
+    storing,
+    ending,
     endIncoming,
     hasIncoming: (client, packetId) => incoming.get(client)?.has(packetId) ?? false,
     openIncoming: (client) => incoming.get(client)?.size ?? 0,

@@ -106,7 +106,10 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       isOnline: broker.isOnline,
       failure: () => failure,
       async metrics() {
-        metrics ??= openMetrics()
+        metrics ??= openMetrics().catch((error) => {
+          metrics = null
+          throw error
+        })
         return (await metrics)()
       },
       attachMqtt: broker.attach,

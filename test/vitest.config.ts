@@ -11,5 +11,7 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 30_000,
     pool: 'forks',
+    // Most tests wait for processes of their own; on two cores Vitest would run one file at a time.
+    maxWorkers: 2,
   },
 })

@@ -86,7 +86,7 @@ export interface ConsumerOptions {
   name: string
   settings: ConsumerSettings
   state: ConsumerState
-  deadLetters: number
+  deadLetters: readonly Offset[]
   feed: Feed
   store: Pick<Store, 'deadLetters'>
   /** Durable when it resolves. */
@@ -95,16 +95,22 @@ export interface ConsumerOptions {
   onTouched(consumer: Consumer): void
 }
 
+/** A reading of the log, as JSON. */
+type Entry = [offset: Offset, reading: string]
+
+/** An answer is not larger than a page or two of the feed, however much is due again. */
+const maxAnswerCharacters = 256 * 1024
 /** Dead letters of one consumer; beyond that, it stops delivering until some are redriven or deleted. */
 const maxDeadLetters = 10_000
 const pageOfDeadLetters = 1000
 
 export function createConsumer(options: ConsumerOptions): Consumer {
   const { name, feed, store, save, onTouched } = options
-  let { settings, deadLetters } = options
+  let { settings } = options
   let rules: Rules = readRules(settings)
   let { epoch, next, redelivered, acknowledged, missed } = options.state
   const pending = createPending(options.state.pending)
+  const dead = new Set(options.deadLetters)
   let buried: DeadLetter[] = []
   let raised: Offset[] = []
   // Workers take turns: two of them must not read the same place.
@@ -150,7 +156,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     const stop = () => waiting.abort()
     wakers.add(stop)
     signal.addEventListener('abort', stop)
-    const hasRoom = pending.count < rules.maxPending && deadLetters < maxDeadLetters
+    const hasRoom = pending.count < rules.maxPending && dead.size < maxDeadLetters
     // Without room a new reading is no reason to wake.
     await feed.wait(hasRoom ? next : feed.end + 1, millis, waiting.signal)
     wakers.delete(stop)
@@ -161,21 +167,26 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   async function take(max: number): Promise<Delivery[]> {
     const now = Date.now()
     const deliveries: Delivery[] = []
+    let characters = 0
     for (const run of pending.ready(now, max)) {
-      const entries = await readRun(run)
-      for (const piece of pending.cut(run.from, run.to)) {
-        if (piece.ready > now) {
-          pending.add(piece)
-          continue
+      for (let { from } = run; from < run.to && characters < maxAnswerCharacters; ) {
+        const found = await readRun(from, run.to)
+        for (const piece of pending.cut(from, found.to)) {
+          if (piece.ready > now) {
+            pending.add(piece)
+            continue
+          }
+          const own = entriesOf(found.entries, piece)
+          missed += piece.to - piece.from - own.length
+          if (piece.attempt >= rules.maxDeliver) bury(piece, own, 'not acknowledged after the last delivery')
+          else deliver(own, piece.attempt + 1, piece.since, deliveries)
         }
-        const own = entries.filter(([offset]) => offset >= piece.from && offset < piece.to)
-        missed += piece.to - piece.from - own.length
-        if (piece.attempt >= rules.maxDeliver) bury(piece, own, 'not acknowledged after the last delivery')
-        else deliver(own, piece.attempt + 1, piece.since, deliveries)
+        characters += found.characters
+        from = found.to
       }
     }
     const room = Math.min(max - deliveries.length, rules.maxPending - pending.count)
-    if (room > 0 && deadLetters < maxDeadLetters) {
+    if (room > 0 && characters < maxAnswerCharacters && dead.size < maxDeadLetters) {
       const page = await readNext(room)
       if (page.oldest > next) missed += page.oldest - next
       next = Math.max(next, page.next)
@@ -186,8 +197,6 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     return deliveries
   }
 
-  type Entry = [offset: Offset, reading: string]
-
   async function readNext(limit: number): Promise<FeedPage> {
     const page = await feed.read({ after: next, limit, filter: rules.filter })
     if (page.oldest <= next) return page
@@ -195,19 +204,20 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     return { ...oldest, oldest: Math.max(page.oldest, oldest.oldest) }
   }
 
-  /** What the log still holds of a run. */
-  async function readRun({ from, to }: { from: Offset; to: Offset }): Promise<Entry[]> {
-    const entries: Entry[] = []
-    for (let after = from; after < to; ) {
-      const page = await feed.read({ after, limit: to - after, filter: rules.filter })
-      for (const [i, entry] of page.entries.entries()) {
-        const offset = page.offsets[i] as Offset
-        if (offset < to) entries.push([offset, entry])
-      }
-      after = page.oldest > after ? page.oldest : page.next
-      if (page.caughtUp) break
+  /**
+   * What the log still holds of a run, up to a full page; `to` is how far that goes. The devices of the filter counted
+   * when it was delivered first, and may be others by now.
+   */
+  async function readRun(from: Offset, to: Offset): Promise<{ entries: Entry[]; to: Offset; characters: number }> {
+    const filter = { devices: [], metrics: rules.filter.metrics }
+    const page = await feed.read({ after: from, limit: to - from, filter })
+    const entries = page.entries.map((entry, i): Entry => [page.offsets[i] as Offset, entry])
+    const reached = page.oldest > from ? page.oldest : page.next
+    return {
+      entries: entries.filter(([offset]) => offset < to),
+      to: reached > from ? Math.min(to, reached) : to,
+      characters: page.characters,
     }
-    return entries
   }
 
   function deliver(entries: readonly Entry[], attempt: number, since: Millis, into: Delivery[]): void {
@@ -223,7 +233,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     for (const [offset, reading] of entries) {
       buried.push({ offset, at: Date.now(), attempts: run.attempt, reason, reading })
     }
-    deadLetters += entries.length
+    for (const [offset] of entries) dead.add(offset)
   }
 
   /** Where the deliveries named lie, as far as their identifiers mean anything. */
@@ -305,16 +315,19 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       putBack(cut(ids, true), ({ attempt }) => ({ ready: Date.now() + rules.ackWait + rules.backoff(attempt) })),
     reject: (ids, reason) =>
       inTurn(async () => {
-        const entries: Entry[] = []
-        for (const { from, to } of spans(ids)) {
-          for (const run of pending.peek(from, to)) entries.push(...(await readRun(run)))
+        const runs: Run[] = []
+        for (const span of spans(ids)) {
+          // A page at a time, so that many large readings are never in memory together.
+          for (let { from } = span; from < span.to; ) {
+            const found = await readRun(from, span.to)
+            const cut = pending.cut(from, found.to)
+            for (const run of cut) bury(run, entriesOf(found.entries, run), reason)
+            if (cut.length > 0) await kept(undefined)
+            runs.push(...cut)
+            from = found.to
+          }
         }
-        const { runs, settled } = cut(ids, false)
-        for (const run of runs) {
-          const own = entries.filter(([offset]) => offset >= run.from && offset < run.to)
-          bury(run, own, reason)
-        }
-        return runs.length === 0 ? settled : kept(settled)
+        return settledOf(runs, ids.length)
       }),
     seek: (offset) =>
       inTurn(() => {
@@ -329,28 +342,31 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         let gone = 0
         await raise(ids, async (letters) => {
           for (const { offset, at } of letters) {
-            const run = { from: offset, to: offset + 1, attempt: 0, ready: 0, since: at }
-            const page = await feed.read({ after: offset, limit: 1, filter: rules.filter })
-            if (page.offsets[0] !== offset) {
+            const { entries } = await readRun(offset, offset + 1)
+            if (entries.length === 0) {
               gone++
               continue
             }
-            pending.add(run)
+            // After a seek it may be pending anew, or come by itself.
+            pending.cut(offset, offset + 1)
+            if (offset < next) pending.add({ from: offset, to: offset + 1, attempt: 0, ready: 0, since: at })
             raised.push(offset)
+            dead.delete(offset)
             redriven++
           }
         })
-        deadLetters -= redriven
         return kept({ redriven, gone })
       }),
     discard: (ids) =>
       inTurn(async () => {
         let count = 0
         await raise(ids, async (letters) => {
-          for (const { offset } of letters) raised.push(offset)
+          for (const { offset } of letters) {
+            raised.push(offset)
+            dead.delete(offset)
+          }
           count += letters.length
         })
-        deadLetters -= count
         return kept(count)
       }),
     change(given) {
@@ -368,7 +384,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         pending: pending.count,
         redelivered,
         acknowledged,
-        deadLetters,
+        deadLetters: dead.size,
         missed,
         oldestPending: pending.count === 0 ? null : Math.max(0, now - oldest),
       }
@@ -379,6 +395,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     },
   }
   return consumer
+}
+
+function entriesOf(entries: readonly Entry[], { from, to }: Run): Entry[] {
+  return entries.filter(([offset]) => offset >= from && offset < to)
 }
 
 function settledOf(runs: readonly Run[], named: number): Settled {

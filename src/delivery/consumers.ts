@@ -14,8 +14,8 @@ export interface Consumers {
   pusher(name: string): Pusher | undefined
   /** In the order of their names. */
   list(): Consumer[]
-  /** Begins at an offset. `null`: there are as many as there may be. */
-  create(name: string, settings: ConsumerSettings, start: Offset): Promise<Consumer | null>
+  /** Creates a consumer that begins at an offset, or changes the one of that name. `null`: there are as many as there may be. */
+  put(name: string, settings: ConsumerSettings, start: Offset): Promise<{ consumer: Consumer; created: boolean } | null>
   /** Takes other settings. Place, pending readings and dead letters stay, also when it is pushed from now on, or no more. */
   change(consumer: Consumer, settings: ConsumerSettings): Promise<void>
   remove(consumer: Consumer): Promise<void>
@@ -50,21 +50,33 @@ export function createConsumers(options: ConsumersOptions): Consumers {
   let timer: NodeJS.Timeout | null = null
   let closed = false
 
+  // Changes of one consumer, one after another: each stops and starts what moves the cursor.
+  const turns = new Map<string, Promise<unknown>>()
+
   for (const { name, settings, state, deadLetters } of store.opened.consumers) {
     add(name, JSON.parse(settings) as ConsumerSettings, JSON.parse(state) as ConsumerState, deadLetters)
   }
 
-  function add(name: string, settings: ConsumerSettings, state: ConsumerState, deadLetters: number): Consumer {
+  function add(name: string, settings: ConsumerSettings, state: ConsumerState, deadLetters: Offset[]): Consumer {
+    // One that was removed meanwhile must not come back, nor speak for another one of its name.
+    const saveOne = (_: string, change: () => ConsumerChange): Promise<void> => {
+      touched.delete(consumer)
+      return consumers.get(name) === consumer ? save(name, change) : Promise.resolve()
+    }
     const consumer = createConsumer({ name, settings, state, deadLetters, feed, store, save: saveOne, onTouched })
     consumers.set(name, consumer)
     return consumer
   }
 
-  function saveOne(name: string, change: () => ConsumerChange): Promise<void> {
-    const consumer = consumers.get(name)
-    if (consumer) touched.delete(consumer)
-    // One that was removed meanwhile must not come back.
-    return consumer ? save(name, change) : Promise.resolve()
+  function inTurn<T>(name: string, task: () => Promise<T>): Promise<T> {
+    const result = (turns.get(name) ?? Promise.resolve()).then(task)
+    const ended = result
+      .catch(() => {})
+      .then(() => {
+        if (turns.get(name) === ended) turns.delete(name)
+      })
+    turns.set(name, ended)
+    return result
   }
 
   function onTouched(consumer: Consumer): void {
@@ -109,36 +121,47 @@ export function createConsumers(options: ConsumersOptions): Consumers {
     await pusher?.stop()
   }
 
+  async function change(consumer: Consumer, settings: ConsumerSettings): Promise<void> {
+    readRules(settings)
+    const same = JSON.stringify(settings.push) === JSON.stringify(consumer.settings.push)
+    // What one of them holds is given back before the other one, or a reader, asks for it.
+    if (!same) await stopPusher(consumer.name)
+    await consumer.change(settings)
+    if (!same) startPusher(consumer)
+  }
+
   return {
     get: (name) => consumers.get(name),
     pusher: (name) => pushers.get(name),
     list: () => [...consumers.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
-    async create(name, settings, start) {
-      if (consumers.size >= maxConsumers) return null
-      readRules(settings)
-      const state = { epoch: 1, next: start, pending: [], redelivered: 0, acknowledged: 0, missed: 0 }
-      const consumer = add(name, settings, state, 0)
-      await consumer.keep()
-      startPusher(consumer)
-      return consumer
-    },
-    async change(consumer, settings) {
-      readRules(settings)
-      const { push } = consumer.settings
-      const same = JSON.stringify(settings.push) === JSON.stringify(push)
-      // What one of them holds is given back before the other one, or a reader, asks for it.
-      if (!same) await stopPusher(consumer.name)
-      await consumer.change(settings)
-      if (!same) startPusher(consumer)
-    },
-    async remove(consumer) {
-      const { name } = consumer
-      consumers.delete(name)
-      touched.delete(consumer)
-      await stopPusher(name)
-      consumer.close()
-      await save(name, () => ({ name, settings: null, state: '', buried: [], raised: [] }))
-    },
+    put: (name, settings, start) =>
+      inTurn(name, async () => {
+        const known = consumers.get(name)
+        if (known) {
+          await change(known, settings)
+          return { consumer: known, created: false }
+        }
+        if (consumers.size >= maxConsumers) return null
+        readRules(settings)
+        // Identifiers of one that had the name before mean nothing here.
+        const epoch = Date.now()
+        const state = { epoch, next: start, pending: [], redelivered: 0, acknowledged: 0, missed: 0 }
+        const consumer = add(name, settings, state, [])
+        await consumer.keep()
+        startPusher(consumer)
+        return { consumer, created: true }
+      }),
+    change: (consumer, settings) => inTurn(consumer.name, () => change(consumer, settings)),
+    remove: (consumer) =>
+      inTurn(consumer.name, async () => {
+        const { name } = consumer
+        if (consumers.get(name) !== consumer) return
+        await stopPusher(name)
+        consumers.delete(name)
+        consumer.close()
+        touched.delete(consumer)
+        await save(name, () => ({ name, settings: null, state: '', buried: [], raised: [] }))
+      }),
     start() {
       for (const consumer of consumers.values()) startPusher(consumer)
     },

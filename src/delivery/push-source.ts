@@ -16,7 +16,9 @@ export function createPushSource(consumer: Consumer): Source {
     while (deliveries.length > 0 && deliveries.length < max && characters < maxBatchCharacters) {
       const left = deadline - Date.now()
       if (left <= 0 || signal.aborted) break
-      const more = await consumer.receive(max - deliveries.length, left, signal)
+      // Nobody else extends the leases of what is collected here.
+      const more = await consumer.receive(max - deliveries.length, Math.min(left, consumer.ackWait / 3), signal)
+      await consumer.extend(deliveries.map(({ id }) => id))
       characters += sizeOf(more)
       deliveries.push(...more)
     }

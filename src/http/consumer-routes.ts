@@ -166,15 +166,11 @@ again, at least once and in the order of the log for what was not delivered befo
       },
       async (request, reply) => {
         const { start = 'latest', ...given } = request.body
-        const known = consumers.get(request.params.name)
-        const { settings, madeSecret } = settingsOf(given, defaultSettings, known?.settings.push ?? null)
-        if (known) {
-          await durable(consumers.change(known, settings))
-          return { ...show(known), ...madeSecret }
-        }
-        const consumer = await durable(consumers.create(request.params.name, settings, await offsetOf(start)))
-        if (!consumer) throw new Problem('too-many', `there are ${maxConsumers} consumers, the most there may be`)
-        return reply.code(201).send({ ...show(consumer), ...madeSecret })
+        const { name } = request.params
+        const { settings, madeSecret } = settingsOf(given, defaultSettings, consumers.get(name)?.settings.push ?? null)
+        const put = await durable(consumers.put(name, settings, await offsetOf(start)))
+        if (!put) throw new Problem('too-many', `there are ${maxConsumers} consumers, the most there may be`)
+        return reply.code(put.created ? 201 : 200).send({ ...show(put.consumer), ...madeSecret })
       },
     )
 
@@ -254,6 +250,13 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
         }
         const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
         const deliveries = await consumer.receive(max, patience, closeSignal(reply))
+        // Nobody is there to work on them: the next one gets them, as if they had not been delivered.
+        if (reply.raw.destroyed)
+          await consumer.release(
+            deliveries.map(({ id }) => id),
+            0,
+            0,
+          )
         const list = deliveries.map(
           ({ id, attempt, reading }) => `{"id":"${id}","attempt":${attempt},"reading":${reading}}`,
         )

@@ -64,7 +64,13 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
   // Pages are for people, and most hubs run for machines: their modules load when somebody first looks.
   let opening: Promise<FastifyInstance> | null = null
   const pages = () => {
-    opening ??= import('./pages.ts').then(({ openPages }) => openPages(options, context.version, addresses))
+    opening ??= import('./pages.ts')
+      .then(({ openPages }) => openPages(options, context.version, addresses))
+      .catch((error) => {
+        // Tried again at the next look.
+        opening = null
+        throw error
+      })
     return opening
   }
   app.get('/*', { schema: { hide: true } }, async (request, reply) => {
@@ -72,6 +78,11 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     reply.hijack()
     routing(request.raw, reply.raw)
   })
-  app.addHook('onClose', async () => void (await (await opening)?.close()))
+  app.addHook('onClose', () =>
+    opening?.then(
+      (opened) => opened.close(),
+      () => {},
+    ),
+  )
   return app as unknown as FastifyInstance
 }

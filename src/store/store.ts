@@ -44,7 +44,7 @@ export interface KeptConsumer {
   name: string
   settings: string
   state: string
-  deadLetters: number
+  deadLetters: Offset[]
 }
 
 /** A client's QoS 2 exchange that begins (`packetId`), ends (`-packetId`), or all of the client's that end (0). */

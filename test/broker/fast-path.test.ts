@@ -1,4 +1,6 @@
 import { once } from 'node:events'
+import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { expect, onTestFinished, test } from 'vitest'
@@ -8,8 +10,8 @@ import { createRandom } from '../random.ts'
 const t0 = 1_700_000_000_000
 
 /** Collects what the hub answers. */
-async function openRaw(hub: HubProcess, clientId: string, keepalive = 0) {
-  const socket = await rawClient(hub, clientId, { keepalive })
+async function openRaw(hub: HubProcess, clientId: string, keepalive = 0, clean = true) {
+  const socket = await rawClient(hub, clientId, { keepalive, clean })
   const answers: Packet[] = []
   const packets = parser({ protocolVersion: 4 })
   packets.on('packet', (packet: Packet) => answers.push(packet))
@@ -137,4 +139,52 @@ test('a client that never sends PUBREL is cut off before it fills the memory', a
   await closed
   expect(identifiers('pubrec').length).toBeLessThanOrEqual(1000)
   await waitFor(async () => /hub_mqtt_incoming_qos2 0\n/.test(await (await fetch(`${hub.http}/metrics`)).text()))
+})
+
+test('while nothing can be committed, TCP slows a client down, and nothing piles up', async () => {
+  const hub = await startHubProcess()
+  const { socket, identifiers } = await openRaw(hub, 'eager')
+  const other = new Database(join(hub.folder, 'hub.db'))
+  onTestFinished(() => void other.close())
+  other.exec('BEGIN IMMEDIATE')
+  const pad = 'x'.repeat(1000)
+  const messages = 40_000
+  for (let n = 1; n <= messages; n++) {
+    socket.write(publish('devices/d/telemetry', JSON.stringify({ ts: t0 + n, pad }), 1, n))
+  }
+  const taken = () => socket.bytesWritten - socket.writableLength
+  let before = -1
+  await waitFor(async () => {
+    const now = taken()
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    const still = now > 0 && now === before
+    before = now
+    return still
+  })
+  // A read and what the system holds for a socket, of 40 MB.
+  expect(taken()).toBeLessThan(20e6)
+  other.exec('ROLLBACK')
+  await waitFor(() => identifiers('puback').length === messages)
+})
+
+test('an identifier that is used again while its PUBREL is being stored names the new message', async () => {
+  const hub = await startHubProcess()
+  const first = await openRaw(hub, 'reuse', 0, false)
+  first.socket.write(publish('devices/d/telemetry', '{"v":1}', 2, 1))
+  await waitFor(() => first.identifiers('pubrec').length === 1)
+  const other = new Database(join(hub.folder, 'hub.db'))
+  onTestFinished(() => void other.close())
+  other.exec('BEGIN IMMEDIATE')
+  first.socket.write(generate({ cmd: 'pubrel', messageId: 1 }))
+  first.socket.destroy()
+  const second = await openRaw(hub, 'reuse', 0, false)
+  // In one chunk, so that the hub has taken in the first packet when it has answered the second one.
+  const again = publish('devices/d/telemetry', '{"v":2}', 2, 1)
+  second.socket.write(Buffer.concat([again, generate({ cmd: 'pingreq' })]))
+  await waitFor(() => second.answers.some(({ cmd }) => cmd === 'pingresp'))
+  other.exec('ROLLBACK')
+  await waitFor(() => second.identifiers('pubrec').length === 1)
+  second.socket.write(again)
+  await waitFor(() => second.identifiers('pubrec').length === 2)
+  expect((await readWholeHistory(hub, 'd')).map(({ values }) => values)).toEqual([{ v: 1 }, { v: 2 }])
 })

@@ -271,3 +271,53 @@ test('after a kill -9, what was acknowledged never comes again, and everything e
   expect(repeated).toEqual([])
   for (let n = 0; n < pushed; n++) expect(delivered.has(n), `${n} was never delivered`).toBe(true)
 })
+
+test('dead letters are counted once, and one that is pending again after a seek is delivered once', async () => {
+  const { hub, receive, reject, acknowledge, standing, path } = await withConsumer()
+  await push(hub, 10)
+  for (let round = 0; round < 3; round++) {
+    await reject(idsOf(await receive()), 'not now')
+    expect((await standing()).deadLetters).toBe(10)
+    await send(hub, 'POST', `${path}/seek`, { to: 'earliest' })
+  }
+  const first = await receive({ max: 6 })
+  expect(await send(hub, 'POST', `${path}/dead-letters/redrive`)).toEqual({ redriven: 10, gone: 0 })
+  expect((await standing()).deadLetters).toBe(0)
+  const again = await receive()
+  expect(numbersOf(again)).toEqual(upTo(10))
+  expect(await acknowledge({ ids: idsOf(again) })).toEqual({ count: 10, unknown: 0 })
+  expect(await acknowledge({ ids: idsOf(first) })).toEqual({ count: 0, unknown: 6 })
+  expect(await standing()).toMatchObject({ pending: 0, lag: 0 })
+})
+
+test('what is due again comes in answers of a bounded size, however large its readings are', async () => {
+  const { hub, receive, release, acknowledge } = await withConsumer()
+  const text = 'x'.repeat(4000)
+  const values = Object.fromEntries(upTo(100).map((i) => [`m${i}`, text]))
+  for (let i = 0; i < 6; i++) await send(hub, 'POST', 'telemetry', [{ device: 'big', ts: t0 + i, ...values }])
+  const ids: string[] = []
+  for (let i = 0; i < 6; i++) ids.push(...idsOf(await receive({ max: 1000 })))
+  expect(ids).toHaveLength(6)
+  await release(ids)
+  for (let i = 0; i < 6; i++) {
+    const deliveries = await receive({ max: 1000 })
+    expect(deliveries).toHaveLength(1)
+    await acknowledge({ ids: idsOf(deliveries) })
+  }
+  expect(await receive()).toEqual([])
+})
+
+test('a consumer of the same name begins anew: no settings, no dead letters, no identifiers of the old one', async () => {
+  const { hub, receive, reject, acknowledge, standing, path } = await withConsumer()
+  await push(hub, 10)
+  const old = await receive()
+  await reject(idsOf(old).slice(0, 5), 'no')
+  await send(hub, 'DELETE', path)
+  await send(hub, 'PUT', path, { start: 'earliest', maxDeliver: 9 })
+  expect(await standing()).toMatchObject({ deadLetters: 0, pending: 0, maxDeliver: 9 })
+  await receive()
+  expect(await acknowledge({ upTo: old[9]?.id as string })).toEqual({ count: 0, unknown: 1 })
+  await hub.kill('SIGTERM')
+  const again = await startHubProcess({ folder: hub.folder })
+  expect(await callsOf(again).standing()).toMatchObject({ deadLetters: 0, pending: 10, maxDeliver: 9 })
+})

@@ -194,3 +194,50 @@ test('switched ten times between push and pull under load, a consumer loses noth
   expect(all.length - pushed).toBeLessThanOrEqual(redelivered)
   expect(all.length - pushed).toBeLessThanOrEqual(outstanding)
 })
+
+test('a batch that is collected for longer than ackWait holds each reading once', async () => {
+  const hub = await startHubProcess({ args: allowed })
+  const receiver = await startReceiver(ok)
+  const hook = { url: receiver.url, batchWait: '1500ms' }
+  const settings = { start: 'earliest', ackWait: '300ms', push: hook }
+  const { secret } = await send<{ secret: string }>(hub, 'PUT', 'consumers/hook', settings)
+  receiver.secrets.push(secret)
+  await push(hub, 3)
+  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/hook')).push?.delivered === 3)
+  expect(receiver.requests.map(({ numbers }) => numbers)).toEqual([[0, 1, 2]])
+  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/hook')).pending === 0)
+  expect(await send(hub, 'GET', 'consumers/hook')).toMatchObject({ redelivered: 0, deadLetters: 0 })
+})
+
+test('of several changes at once the last one holds, and a deleted webhook stays deleted', async () => {
+  const hub = await startHubProcess({ args: allowed })
+  const hanging = await startReceiver(() => {})
+  const first = await startReceiver(ok)
+  const second = await startReceiver(ok)
+  const secret = `whsec_${Buffer.alloc(32, 9).toString('base64')}`
+  for (const { secrets } of [hanging, first, second]) secrets.push(secret)
+  const hook = (url: string) => ({ push: { url, secret, batchWait: '0' } })
+  await send(hub, 'PUT', 'consumers/jobs', { start: 'earliest', ...hook(hanging.url) })
+  await push(hub, 5)
+  await waitFor(() => hanging.requests.length > 0)
+  await Promise.all([
+    send(hub, 'PATCH', 'consumers/jobs', hook(first.url)),
+    send(hub, 'PATCH', 'consumers/jobs', hook(second.url)),
+  ])
+  await send(hub, 'PATCH', 'consumers/jobs', { push: null })
+  const before = first.requests.length + second.requests.length
+  await push(hub, 5, 5)
+  const { deliveries } = await send<{ deliveries: unknown[] }>(hub, 'POST', 'consumers/jobs/receive', { wait: '10s' })
+  expect(deliveries.length).toBeGreaterThanOrEqual(5)
+  expect(first.requests.length + second.requests.length).toBe(before)
+
+  await send(hub, 'PATCH', 'consumers/jobs', hook(hanging.url))
+  await send(hub, 'DELETE', 'consumers/jobs')
+  await send(hub, 'PUT', 'consumers/jobs', { start: 'earliest', maxDeliver: 9 })
+  const held = await send<{ deliveries: { id: string }[] }>(hub, 'POST', 'consumers/jobs/receive')
+  await send(hub, 'POST', 'consumers/jobs/acknowledge', { ids: held.deliveries.map(({ id }) => id) })
+  await hub.kill('SIGTERM')
+  const again = await startHubProcess({ folder: hub.folder, args: allowed })
+  const kept = await send(again, 'GET', 'consumers/jobs')
+  expect(kept).toMatchObject({ push: null, maxDeliver: 9, pending: 0, lag: 0, acknowledged: 10 })
+})

@@ -10,10 +10,8 @@ export function createConsumerTable(db: Database.Database) {
   )
   const raise = db.prepare('DELETE FROM dead_letters WHERE consumer = ? AND "offset" = ?')
   const raiseAll = db.prepare('DELETE FROM dead_letters WHERE consumer = ?')
-  const all = db.prepare<[], KeptConsumer>(
-    `SELECT name, settings, state, (SELECT count(*) FROM dead_letters WHERE consumer = name) AS deadLetters
-     FROM consumers ORDER BY name`,
-  )
+  const all = db.prepare<[], Omit<KeptConsumer, 'deadLetters'>>('SELECT name, settings, state FROM consumers')
+  const offsets = db.prepare<[string], Offset>('SELECT "offset" FROM dead_letters WHERE consumer = ?').pluck()
   const page = db.prepare<[string, Offset, number], DeadLetter>(
     `SELECT "offset", at, attempts, reason, reading FROM dead_letters
      WHERE consumer = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?`,
@@ -35,7 +33,7 @@ export function createConsumerTable(db: Database.Database) {
         for (const offset of raised) raise.run(name, offset)
       }
     },
-    all: (): KeptConsumer[] => all.all(),
+    all: (): KeptConsumer[] => all.all().map((row) => ({ ...row, deadLetters: offsets.all(row.name) })),
     deadLetters: (consumer: string, after: Offset, limit: number): DeadLetter[] => page.all(consumer, after, limit),
   }
 }

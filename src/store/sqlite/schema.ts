@@ -1,3 +1,4 @@
+import { chmodSync } from 'node:fs'
 import Database from 'better-sqlite3'
 
 /** The database is newer than this program, or is none of ours. */
@@ -77,6 +78,8 @@ export type Durability = 'fsync' | 'os'
 export function openForWriting(path: string, durability: Durability): Database.Database {
   const db = new Database(path)
   try {
+    // The files beside it take its mode.
+    chmodSync(path, 0o600)
     db.pragma('busy_timeout = 5000')
     checkVersion(db, path)
     // Freed pages can be given back to the file system only if the file was begun in this mode.

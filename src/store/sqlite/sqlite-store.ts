@@ -44,12 +44,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   })
   let closing: Promise<void> | null = null
   const mourners: ((reason: string) => void)[] = []
-  const watch = (worker: Worker, name: string): void => {
-    worker.on('exit', () => {
-      if (!closing) for (const listener of mourners) listener(`the thread ${name} has ended by itself`)
-    })
-  }
-  watch(writer, 'store-writer')
+  writer.on('exit', () => {
+    if (!closing) for (const listener of mourners) listener('the thread store-writer has ended by itself')
+  })
   const maxReaders = options.readers ?? defaultReaders
   const pool: Reader[] = []
 
@@ -60,8 +57,11 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     if (idle) return idle.caller
     if (pool.length < maxReaders) {
       const reader = startReader(path)
-      watch(reader.worker, 'store-reader')
       pool.push(reader)
+      // One that could not start, or died, fails those who asked it; the next question starts another one.
+      reader.worker.on('exit', () => {
+        if (!closing) pool.splice(pool.indexOf(reader), 1)
+      })
       return reader.caller
     }
     return pool.reduce((least, one) => (one.caller.pending < least.caller.pending ? one : least)).caller
@@ -112,7 +112,8 @@ function startReader(path: string): Reader {
 function lockFolder(folder: string): Database.Database {
   let lock: Database.Database | null = null
   try {
-    mkdirSync(folder, { recursive: true })
+    // For the hub alone: it keeps what its owner entrusted to it, the secrets of webhooks too.
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
     lock = new Database(join(folder, 'hub.lock'), { timeout: 0 })
     lock.exec('BEGIN EXCLUSIVE')
     return lock
