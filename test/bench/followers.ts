@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { connect, type Socket } from 'node:net'
 import { answer, helperOptions } from './children.ts'
 import { now } from './clock.ts'
-import { stampRange } from './frames.ts'
+import { stampAges } from './frames.ts'
 import { type Spread, spread } from './statistics.ts'
 
 /*
@@ -32,7 +32,6 @@ const subscribe = (host: string): string =>
   `GET /v1/feed HTTP/1.1\r\nHost: ${host}\r\nAccept: text/event-stream\r\n\r\n`
 
 const shared = Buffer.allocUnsafeSlow(256 * 1024)
-const stamp = /"sent":(\d{9})/g
 // What may be a stamp cut in two at the end of a read.
 const tailLength = 16
 
@@ -55,7 +54,7 @@ async function main({ port, webSockets, eventStreams, timed }: FollowersOptions)
         if (samples && measuring) {
           const arrived = now()
           const text = tail + Buffer.from(read.buffer, read.byteOffset, length).toString('latin1')
-          for (const [, digits] of text.matchAll(stamp)) samples.push(elapsed(Number(digits), arrived))
+          samples.push(...stampAges(text, arrived))
           // A stamp that was whole must not be found again.
           tail = text.slice(Math.max(text.length - tailLength, text.lastIndexOf('"sent":') + tailLength))
         }
@@ -84,11 +83,6 @@ async function main({ port, webSockets, eventStreams, timed }: FollowersOptions)
     }
   })
   await answer({ kind: 'following' })
-}
-
-function elapsed(sent: number, arrived: number): number {
-  const micros = (Math.round(arrived * 1000) % stampRange) - (sent - stampRange)
-  return (micros < 0 ? micros + stampRange : micros) / 1000
 }
 
 if (process.argv[1] === import.meta.filename) await main(helperOptions<FollowersOptions>())

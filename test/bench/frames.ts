@@ -75,7 +75,16 @@ export function createTelemetryFrames({ devices, qos, stamped, clock }: Telemetr
 }
 
 /** Stamps repeat after so many microseconds, which is far above every latency. */
-export const stampRange = 100_000_000
+const stampRange = 100_000_000
+const stamp = /"sent":(\d{9})/g
+
+/** Milliseconds from the sending of each stamped reading in a text to its arrival, by the clock that stamped it. */
+export function stampAges(text: string, arrived: number): number[] {
+  return Array.from(text.matchAll(stamp), ([, digits]) => {
+    const micros = (Math.round(arrived * 1000) % stampRange) - (Number(digits) - stampRange)
+    return (micros < 0 ? micros + stampRange : micros) / 1000
+  })
+}
 
 export function deviceName(device: number): string {
   return `d${String(device).padStart(4, '0')}`

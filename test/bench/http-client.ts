@@ -1,4 +1,5 @@
-import { Agent, get, type IncomingMessage } from 'node:http'
+import { Agent, type IncomingMessage, request } from 'node:http'
+import type { Socket } from 'node:net'
 import { now } from './clock.ts'
 
 /** One connection that stays open, as a dashboard or a script would use it. */
@@ -11,37 +12,61 @@ export interface Fetched {
   bytes: number
   /** Until the last byte of the body. */
   millis: number
+  /** The connection, whose counters tell what went over the wire. */
+  socket: Socket
 }
 
 export function fetchText(port: number, path: string, agent?: Agent): Promise<Fetched> {
-  return request(port, path, agent, (chunks) => Buffer.concat(chunks).toString())
+  return exchange({ port, path, method: 'GET', agent }, null, textOf)
 }
 
 /** The same without looking at the content. */
 export function fetchBytes(port: number, path: string, agent?: Agent): Promise<Fetched> {
-  return request(port, path, agent, () => '')
+  return exchange({ port, path, method: 'GET', agent }, null, () => '')
 }
 
-function request(
+export function sendJson(
   port: number,
+  method: 'POST' | 'PUT' | 'DELETE',
   path: string,
-  agent: Agent | undefined,
-  read: (chunks: Buffer[]) => string,
+  body: object,
+  agent?: Agent,
 ): Promise<Fetched> {
+  return exchange({ port, path, method, agent }, JSON.stringify(body), textOf)
+}
+
+interface Target {
+  port: number
+  path: string
+  method: string
+  agent: Agent | undefined
+}
+
+function exchange(target: Target, body: string | null, read: (chunks: Buffer[]) => string): Promise<Fetched> {
+  const { port, path, method, agent } = target
+  // With its length, a body leaves together with its headers and is not cut into chunks.
+  const headers = body === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
   return new Promise((resolve, reject) => {
     const begun = now()
-    const sent = get({ host: '127.0.0.1', port, path, ...(agent ? { agent } : {}) }, (response: IncomingMessage) => {
+    const options = { host: '127.0.0.1', port, path, method, headers, ...(agent ? { agent } : {}) }
+    const sent = request(options, (response: IncomingMessage) => {
+      const { socket, statusCode = 0 } = response
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('error', reject)
       response.on('end', () => {
         const millis = now() - begun
         const bytes = chunks.reduce((sum, chunk) => sum + chunk.length, 0)
-        if (response.statusCode !== 200) {
-          reject(new Error(`GET ${path} was answered with ${response.statusCode}: ${Buffer.concat(chunks)}`))
-        } else resolve({ text: read(chunks), bytes, millis })
+        if (statusCode < 200 || statusCode > 299) {
+          reject(new Error(`${method} ${path} was answered with ${statusCode}: ${Buffer.concat(chunks)}`))
+        } else resolve({ text: read(chunks), bytes, millis, socket })
       })
     })
     sent.on('error', reject)
+    sent.end(body ?? undefined)
   })
+}
+
+function textOf(chunks: Buffer[]): string {
+  return Buffer.concat(chunks).toString()
 }

@@ -24,6 +24,8 @@ export interface HubOptions {
   /** Without it a fresh folder. */
   data?: string
   profiles?: string | null
+  /** Further settings, as on the command line. */
+  settings?: readonly string[]
 }
 
 const program = fileURLToPath(new URL('../../src/main.js', import.meta.url))
@@ -32,9 +34,10 @@ const program = fileURLToPath(new URL('../../src/main.js', import.meta.url))
 const flagsOfNode =
   /^#!.*\bnode((?: --\S+)*)/.exec(readFileSync(program, 'utf8'))?.[1]?.split(' ').filter(Boolean) ?? []
 
-export async function startHub({ data, profiles = null }: HubOptions = {}): Promise<HubProcess> {
+export async function startHub({ data, profiles = null, settings = [] }: HubOptions = {}): Promise<HubProcess> {
   const folder = createFolder('hub')
-  const flags = ['--data', data ?? join(folder, 'data'), '--mqtt-port', '0', '--http-port', '0', '--log-level', 'info']
+  const ports = ['--mqtt-port', '0', '--http-port', '0']
+  const flags = ['--data', data ?? join(folder, 'data'), ...ports, '--log-level', 'info', ...settings]
   const begun = now()
   const child = startProcess(process.execPath, [...flagsOfNode, ...profileFlags(profiles), program, ...flags], {
     // Away from any hub.yaml, and without settings from the environment of whoever measures.

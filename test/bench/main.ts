@@ -1,18 +1,20 @@
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Bench, Context, Figure } from './bench.ts'
+import { consumers } from './consumers.ts'
 import { history } from './history.ts'
 import { ingest } from './ingest.ts'
 import { latency } from './latency.ts'
 import { live } from './live.ts'
 import { memory } from './memory.ts'
+import { modes } from './modes.ts'
 import { mosquittoProgram } from './mosquitto.ts'
 import { busyCores } from './proc.ts'
 import { formatMissed, formatTable, toJson } from './report.ts'
 import { size } from './size.ts'
 import { start } from './start.ts'
 
-const benches: readonly Bench[] = [ingest, latency, size, history, live, memory, start]
+const benches: readonly Bench[] = [ingest, latency, size, history, live, modes, consumers, memory, start]
 
 const help = `Measures the hub, side by side with others where they are installed.
 
