@@ -54,8 +54,8 @@ export interface Consumer {
   readonly settings: ConsumerSettings
   readonly ackWait: Millis
   /**
-   * Deliveries as soon as there are any, at most `max`; none after `wait` milliseconds. What waited longest for its
-   * acknowledgement comes first, then what is new, in the order of the log.
+   * Deliveries as soon as there are any, at most `max`; none after `wait` milliseconds. First what is due again, then
+   * what is new, both in the order of the log.
    */
   receive(max: number, wait: Millis, signal: AbortSignal): Promise<Delivery[]>
   /** Done: never delivered again, once this has resolved. */

@@ -28,8 +28,9 @@ export function createPushSource(consumer: Consumer): Source {
   function batchOf(deliveries: Delivery[]): Batch {
     const { maxDeliver } = consumer.settings
     const most = deliveries.reduce((most, { attempt }) => Math.max(most, attempt), 1)
-    // The same readings have the same id, also after a restart.
-    const digest = createHash('sha256').update(consumer.name)
+    // The same readings have the same id, also after a restart; a seek, which is meant to repeat them, begins new ids.
+    const epoch = readDeliveryId(deliveries[0]?.id ?? '')?.epoch
+    const digest = createHash('sha256').update(`${consumer.name},${epoch}`)
     for (const { offset } of deliveries) digest.update(`,${offset}`)
     const id = `msg_${digest.digest('base64url').slice(0, 22)}`
     return { id, attemptsLeft: Math.max(1, maxDeliver - (most - 1)), deliveries }

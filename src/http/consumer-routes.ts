@@ -88,7 +88,7 @@ const Done = Type.Object({
   count: Type.Integer({ description: 'readings that it was done to' }),
   unknown: Type.Integer({
     description:
-      'identifiers that name nothing pending: acknowledged already, delivered anew since, or of before a seek',
+      'identifiers that name nothing pending: acknowledged already, or of before a seek; to release and extend also those that were delivered anew since',
   }),
 })
 const Attempt = Type.Object({
