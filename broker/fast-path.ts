@@ -10,7 +10,7 @@ import type { Sessions } from './sessions.ts'
  * brought, a chunk is one delivery, and its acknowledgements leave in one write. Everything else in the chunk, from
  * the first packet on that needs the broker, goes to Aedes, in its order.
  *
- * Measured against Aedes alone: a third of the time on the main thread for each message.
+ * Measured against Aedes alone: half the processor time for each message, twice the messages a second.
  */
 
 export interface FastPathOptions {

@@ -1,3 +1,5 @@
+import { Problem, type ProblemCode } from './errors.ts'
+import { earliest } from './feed.ts'
 import type { Offset } from './store/store.ts'
 
 /** A cursor as a reader holds it: opaque, of one hub, naming the next reading of the log. */
@@ -6,14 +8,30 @@ export function writeCursor(hub: string, offset: Offset): string {
 }
 
 /** Why a cursor does not work here. */
-export type CursorProblem = 'malformed' | 'other-hub' | 'future'
+type CursorProblem = 'malformed' | 'other-hub' | 'future'
 
 /** The offset that a cursor names, or what is wrong with it. `end` is one past the last reading of the log. */
-export function readCursor(hub: string, end: Offset, cursor: string): Offset | CursorProblem {
+function readCursor(hub: string, end: Offset, cursor: string): Offset | CursorProblem {
   const match = /^([0-9a-f]{10})-([0-9a-z]{1,11})$/.exec(cursor)
   if (!match) return 'malformed'
   if (match[1] !== hub) return 'other-hub'
   const offset = Number.parseInt(match[2] as string, 36)
   if (offset < 1 || !Number.isSafeInteger(offset)) return 'malformed'
   return offset > end ? 'future' : offset
+}
+
+const problems: Record<CursorProblem, [ProblemCode, string]> = {
+  malformed: ['invalid-cursor', 'this is no cursor, nor earliest, nor latest'],
+  'other-hub': ['foreign-cursor', 'the cursor is of another hub'],
+  future: ['foreign-cursor', 'the cursor is from the future: this hub has not come so far'],
+}
+
+/** The offset that `earliest`, `latest` or a cursor names. Throws the `Problem` that says what is wrong with it. */
+export function readPlace(hub: string, end: Offset, place: string): Offset {
+  if (place === 'earliest') return earliest
+  if (place === 'latest') return end
+  const offset = readCursor(hub, end, place)
+  if (typeof offset === 'number') return offset
+  const [code, detail] = problems[offset]
+  throw new Problem(code, detail, 'start again with earliest or latest')
 }

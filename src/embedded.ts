@@ -2,8 +2,7 @@ import { collapse, toReading } from '../devices/codecs.ts'
 import { type Decoded, deviceProblem, type Value } from '../devices/reading.ts'
 import { emptyDelivery, type Outcome } from '../devices/sink.ts'
 import { type Config, defaultConfig } from './config.ts'
-import { readCursor, writeCursor } from './cursor.ts'
-import { cursorProblem } from './errors.ts'
+import { readPlace, writeCursor } from './cursor.ts'
 import { earliest } from './feed.ts'
 import { startHub } from './hub.ts'
 import { createLog } from './log.ts'
@@ -91,17 +90,9 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
     }
   }
 
-  function placeOf(after: string): number {
-    if (after === 'earliest') return earliest
-    if (after === 'latest') return feed.end
-    const offset = readCursor(id, feed.end, after)
-    if (typeof offset === 'number') return offset
-    throw cursorProblem(offset)
-  }
-
   async function* follow(options: FollowOptions = {}) {
     const { after = 'latest', devices = [], metrics = [], limit = defaultLimit, signal } = options
-    const query = { after: placeOf(after), limit, filter: { devices, metrics } }
+    const query = { after: readPlace(id, feed.end, after), limit, filter: { devices, metrics } }
     const never = new AbortController().signal
     let place = query.after
     for await (const page of feed.follow(query, { signal: signal ?? never, heartbeat: heartbeatMillis })) {

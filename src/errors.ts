@@ -1,5 +1,3 @@
-import type { CursorProblem } from './cursor.ts'
-
 /** Every error that a client can meet, in one place; the documentation lists them from here. */
 export const problems = {
   'invalid-request': { status: 400, title: 'The request is not valid' },
@@ -40,17 +38,6 @@ export class Problem extends Error {
     this.hint = hint
     this.extra = extra
   }
-}
-
-const cursorProblems: Record<CursorProblem, [ProblemCode, string]> = {
-  malformed: ['invalid-cursor', 'this is no cursor, nor earliest, nor latest'],
-  'other-hub': ['foreign-cursor', 'the cursor is of another hub'],
-  future: ['foreign-cursor', 'the cursor is from the future: this hub has not come so far'],
-}
-
-export function cursorProblem(problem: CursorProblem): Problem {
-  const [code, detail] = cursorProblems[problem]
-  return new Problem(code, detail, 'start again with earliest or latest')
 }
 
 /** The hub cannot start as it was told to: one line for a person, with what to do. */

@@ -90,7 +90,7 @@ export interface ConsumerOptions {
   feed: Feed
   store: Pick<Store, 'deadLetters'>
   /** Durable when it resolves. */
-  save(name: string, change: () => ConsumerChange): Promise<void>
+  save(change: () => ConsumerChange): Promise<void>
   /** Something changed that need not be durable at once. */
   onTouched(consumer: Consumer): void
 }
@@ -190,8 +190,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       const page = await readNext(room)
       if (page.oldest > next) missed += page.oldest - next
       next = Math.max(next, page.next)
-      const entries = page.entries.map((entry, i): Entry => [page.offsets[i] as Offset, entry])
-      deliver(entries, 1, now, deliveries)
+      deliver(entriesOfPage(page), 1, now, deliveries)
     }
     if (deliveries.length > 0 || buried.length > 0) onTouched(consumer)
     return deliveries
@@ -211,10 +210,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   async function readRun(from: Offset, to: Offset): Promise<{ entries: Entry[]; to: Offset; characters: number }> {
     const filter = { devices: [], metrics: rules.filter.metrics }
     const page = await feed.read({ after: from, limit: to - from, filter })
-    const entries = page.entries.map((entry, i): Entry => [page.offsets[i] as Offset, entry])
     const reached = page.oldest > from ? page.oldest : page.next
     return {
-      entries: entries.filter(([offset]) => offset < to),
+      entries: entriesOfPage(page).filter(([offset]) => offset < to),
       to: reached > from ? Math.min(to, reached) : to,
       characters: page.characters,
     }
@@ -262,7 +260,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 
   async function kept<T>(result: T): Promise<T> {
     wake()
-    await save(name, change)
+    await save(change)
     return result
   }
 
@@ -281,7 +279,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 
   async function raise(ids: readonly Offset[] | null, each: (letters: DeadLetter[]) => Promise<void>): Promise<void> {
     // What is on its way to the table must be there first.
-    await save(name, change)
+    await save(change)
     let after = 0
     for (;;) {
       const letters = await store.deadLetters({ consumer: name, after, limit: pageOfDeadLetters })
@@ -374,7 +372,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       settings = given
       return kept(undefined)
     },
-    keep: () => save(name, change),
+    keep: () => save(change),
     figures(now) {
       let oldest = Number.POSITIVE_INFINITY
       for (const { since } of pending.runs) oldest = Math.min(oldest, since)
@@ -395,6 +393,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     },
   }
   return consumer
+}
+
+function entriesOfPage({ entries, offsets }: FeedPage): Entry[] {
+  return entries.map((entry, i) => [offsets[i] as Offset, entry])
 }
 
 function entriesOf(entries: readonly Entry[], { from, to }: Run): Entry[] {

@@ -59,7 +59,7 @@ export function createConsumers(options: ConsumersOptions): Consumers {
 
   function add(name: string, settings: ConsumerSettings, state: ConsumerState, deadLetters: Offset[]): Consumer {
     // One that was removed meanwhile must not come back, nor speak for another one of its name.
-    const saveOne = (_: string, change: () => ConsumerChange): Promise<void> => {
+    const saveOne = (change: () => ConsumerChange): Promise<void> => {
       touched.delete(consumer)
       return consumers.get(name) === consumer ? save(name, change) : Promise.resolve()
     }

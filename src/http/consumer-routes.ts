@@ -1,11 +1,11 @@
 import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
-import { readCursor, writeCursor } from '../cursor.ts'
+import { readPlace, writeCursor } from '../cursor.ts'
 import type { Consumer } from '../delivery/consumer.ts'
 import { maxConsumers } from '../delivery/consumers.ts'
 import { type PushSettings, readPush, showPush } from '../delivery/push-settings.ts'
 import type { Pusher } from '../delivery/pusher.ts'
 import { type ConsumerSettings, defaultSettings, readDuration } from '../delivery/settings.ts'
-import { cursorProblem, Problem } from '../errors.ts'
+import { Problem } from '../errors.ts'
 import { earliest } from '../feed.ts'
 import type { DeadLetter } from '../store/store.ts'
 import type { HttpContext } from './context.ts'
@@ -520,12 +520,11 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
   }
 
   async function offsetOf(place: string): Promise<number> {
-    if (place === 'latest') return feed.end
+    const offset = readPlace(hub, feed.end, place)
+    if (place === 'latest') return offset
     const page = await feed.read({ after: earliest, limit: 1, filter: { devices: [], metrics: [] } })
     const oldest = Math.max(page.oldest, 1)
-    if (place === 'earliest') return oldest
-    const offset = readCursor(hub, feed.end, place)
-    if (typeof offset !== 'number') throw cursorProblem(offset)
+    if (offset === earliest) return oldest
     if (offset < oldest) throw new Problem('cursor-gone', 'readings after this cursor are no longer kept')
     return offset
   }

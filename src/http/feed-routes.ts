@@ -2,8 +2,8 @@ import { Readable } from 'node:stream'
 import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import { readCursor, writeCursor } from '../cursor.ts'
-import { cursorProblem, Problem, type ProblemCode } from '../errors.ts'
+import { readPlace, writeCursor } from '../cursor.ts'
+import { Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
 import { closeSignal, readList } from './parameters.ts'
@@ -176,18 +176,10 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     const query = request.query as Query
     const after = (request.headers['last-event-id'] as string | undefined) || query.after || otherwise
     return {
-      after: placeOf(after),
+      after: readPlace(hub, feed.end, after),
       limit: query.limit ?? defaultLimit,
       filter: { devices: readList(query.device), metrics: readList(query.metric) },
     }
-  }
-
-  function placeOf(after: string): number {
-    if (after === 'earliest') return earliest
-    if (after === 'latest') return feed.end
-    const offset = readCursor(hub, feed.end, after)
-    if (typeof offset === 'number') return offset
-    throw cursorProblem(offset)
   }
 
   /** Where a stream begins: a place that works as a cursor, also for who asked for the earliest. */
