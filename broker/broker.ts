@@ -7,6 +7,7 @@ import type { Router } from '../devices/topics.ts'
 import { createFastPath } from './fast-path.ts'
 import { guarded, maxUnsentBytes } from './guard.ts'
 import { createIngest } from './ingest.ts'
+import type { Limits } from './limits.ts'
 import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
@@ -16,6 +17,7 @@ export interface BrokerOptions {
   sink: Sink
   route: Router
   window: TimeWindow
+  limits: Limits
   /** QoS 2 exchanges that a former run left open. */
   handshakes: readonly OpenExchanges[]
   /** Why nothing can be stored at present: then nobody new comes in, whose messages would only wait. */
@@ -51,12 +53,11 @@ interface BrokerFigures {
 // Larger reads make larger commits: all that one read holds is parsed and committed together.
 const socketBuffer = 256 * 1024
 const maxClientIdLength = 128
-const connectTimeoutMillis = 10_000
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
 
 export async function createBroker(options: BrokerOptions): Promise<Broker> {
-  const persistence = createSessions(options.sink, options.handshakes)
+  const persistence = createSessions(options.sink, options.limits, options.handshakes)
   const { sessions } = persistence
   const presence = createPresence<Client>(publishPresence)
   const refusals = new WeakMap<Client, AuthenticateError>()
@@ -74,7 +75,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const aedes = new Aedes({
     mq: matcher,
     persistence,
-    connectTimeout: connectTimeoutMillis,
+    connectTimeout: options.limits.connectTimeout,
     drainTimeout: drainTimeoutMillis,
     // Clients may send on before CONNACK; what they send is bounded by the size of a read.
     queueLimit: 10_000,
@@ -105,6 +106,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const takeFastPath = createFastPath({
     ingest,
     sessions,
+    maxPacketBytes: options.limits.maxPacketSize,
     nobodyHears: (topic, qos) => matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic)),
     onPublished: (messages) => {
       published += messages

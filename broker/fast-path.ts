@@ -16,15 +16,14 @@ import type { Sessions } from './sessions.ts'
 export interface FastPathOptions {
   ingest: Ingest
   sessions: Sessions
+  /** Bytes of one MQTT packet; the declared length is enough to refuse a larger one. */
+  maxPacketBytes: number
   /** Whether a message on the topic has no subscriber, neither present nor away. */
   nobodyHears(topic: string, qos: number): boolean
   onPublished(messages: number): void
   /** Acknowledgements of a commit were written; they shall not wait for what else the turn brings. */
   onAnswered(): void
 }
-
-/** Bytes of one MQTT packet; the declared length is enough to refuse a larger one. */
-const maxPacketBytes = 1024 * 1024
 
 // Types and flags of the first byte: MQTT 3.1.1 §2.2
 const publishType = 0x30
@@ -55,7 +54,8 @@ interface Run {
 }
 
 /** Puts the fast path in front of the parser of each connection that it is given. */
-export function createFastPath({ ingest, sessions, nobodyHears, onPublished, onAnswered }: FastPathOptions) {
+export function createFastPath(options: FastPathOptions) {
+  const { ingest, sessions, maxPacketBytes, nobodyHears, onPublished, onAnswered } = options
   return function attach(client: Client): void {
     const connection = client as Connection
     const parseSlowly = connection._parser.parse.bind(connection._parser)

@@ -6,6 +6,7 @@ import { type Decoded, deviceProblem, type Millis } from '../devices/reading.ts'
 import { type Delivery, emptyDelivery, type Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Route, Router } from '../devices/topics.ts'
+import type { Limits } from './limits.ts'
 import { createTopicCache, topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
 
@@ -14,6 +15,7 @@ export interface IngestOptions {
   route: Router
   window: TimeWindow
   sessions: Sessions
+  limits: Limits
   /** Telemetry of the device came over the connection. */
   heard(client: Client, device: string): void
 }
@@ -38,10 +40,8 @@ export interface Ingest {
   authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void
 }
 
-/** QoS 2 messages of one client that may wait for their PUBREL. */
-const maxOpenExchanges = 1000
-
-export function createIngest({ sink, route, window, sessions, heard }: IngestOptions): Ingest {
+export function createIngest({ sink, route, window, sessions, limits, heard }: IngestOptions): Ingest {
+  const { maxOpenExchanges } = limits
   const routes = createTopicCache(route)
   // How many deliveries of a connection wait for their commit.
   const waiting = new WeakMap<Client, { deliveries: number }>()

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Subscription } from 'aedes'
 import { Qlobber } from 'qlobber'
 import { emptyDelivery, type Sink } from '../devices/sink.ts'
+import type { Limits } from './limits.ts'
 import { compileFilter, createTopicCache, filterProblem } from './matcher.ts'
 
 /*
@@ -9,14 +10,6 @@ import { compileFilter, createTopicCache, filterProblem } from './matcher.ts'
  * persistence (that of aedes-persistence 11). Subscriptions, retained messages, offline queues and wills live in memory
  * and end with the process; inbound QoS 2 exchanges are durable, because a reading must not be stored twice.
  */
-
-const sessionLimits = {
-  /** Messages that wait for one client that is away; the oldest go first. */
-  maxQueued: 10_000,
-  maxQueuedBytes: 16 * 1024 * 1024,
-  maxRetained: 100_000,
-  maxRetainedBytes: 64 * 1024 * 1024,
-} as const
 
 /** A packet in the broker: a PUBLISH, or the PUBREL that took its place. */
 export type QueuedPacket = AedesPublishPacket & { messageId?: number | undefined; clientId?: string }
@@ -91,7 +84,7 @@ export interface Sessions {
 }
 
 /** `open` holds the QoS 2 exchanges that a former run left behind. */
-export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
+export function createSessions(sink: Sink, limits: Limits, open: readonly OpenExchanges[]) {
   const retained = new Map<string, AedesPublishPacket>()
   let retainedBytes = 0
   const sessions = new Map<string, Session>()
@@ -149,7 +142,7 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
     session.queue.set(keyOf(packet), { packet: copy, bytes, sent: false, again: false })
     session.queuedBytes += bytes
     queued++
-    while (session.queue.size > sessionLimits.maxQueued || session.queuedBytes > sessionLimits.maxQueuedBytes) {
+    while (session.queue.size > limits.maxQueued || session.queuedBytes > limits.maxQueuedSize) {
       const oldest = session.queue.keys().next().value as string
       dequeue(session, oldest)
       queueDropped++
@@ -169,7 +162,7 @@ export function createSessions(sink: Sink, open: readonly OpenExchanges[]) {
       retained.delete(packet.topic)
       retainedBytes -= before?.payload.length ?? 0
       if (packet.payload.length === 0) return
-      if (retained.size >= sessionLimits.maxRetained || retainedBytes > sessionLimits.maxRetainedBytes) {
+      if (retained.size >= limits.maxRetained || retainedBytes > limits.maxRetainedSize) {
         retainedDropped++
         return
       }

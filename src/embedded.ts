@@ -1,11 +1,12 @@
 import { collapse, toReading } from '../devices/codecs.ts'
 import { type Decoded, deviceProblem, type Value } from '../devices/reading.ts'
 import { emptyDelivery, type Outcome } from '../devices/sink.ts'
-import { type Config, defaultConfig } from './config.ts'
+import { defaultConfig } from './config.ts'
 import { readPlace, writeCursor } from './cursor.ts'
 import { earliest } from './feed.ts'
 import { startHub } from './hub.ts'
 import { createLog } from './log.ts'
+import type { Config } from './settings.ts'
 import { version } from './version.ts'
 
 /** Settings as `telemetry-hub --help` lists them; durations in milliseconds, sizes in bytes. Ports are free ones unless given. */

@@ -4,13 +4,13 @@ import type { Logger } from 'pino'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import { createRouter } from '../devices/topics.ts'
-import type { Config } from './config.ts'
 import { createAddressGuard } from './delivery/addresses.ts'
 import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
 import { StartError } from './errors.ts'
 import { createFeed, type Feed } from './feed.ts'
 import { startRetention } from './retention.ts'
+import type { Config } from './settings.ts'
 import { UnusableFile } from './store/sqlite/schema.ts'
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
 import { createWriter } from './writer.ts'
@@ -74,6 +74,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     sink: writer satisfies Sink,
     route,
     window,
+    limits: config,
     handshakes: store.opened.handshakes,
     failure: () => failure,
     onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),

@@ -1,10 +1,11 @@
 #!/usr/bin/env -S node --max-semi-space-size=32
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { flagName, loadConfig, settings, variableName } from './config.ts'
+import { flagName, loadConfig, variableName } from './config.ts'
 import { StartError } from './errors.ts'
 import type { Hub } from './hub.ts'
 import { createLog } from './log.ts'
+import { limits, settings } from './settings.ts'
 import { version } from './version.ts'
 
 const commands: Record<string, (args: string[]) => Promise<void> | void> = {
@@ -105,8 +106,9 @@ Usage: telemetry-hub [serve] [settings]   run the hub
 
 Settings, as flags, as variables such as ${variableName('mqttPort')}, or in hub.yaml such as "mqttPort: 1883":
 `)
-  settings.forEach(({ initial, description }, index) => {
-    console.log(`  ${(names[index] as string).padEnd(width)}  ${description} (${initial})`)
+  settings.forEach((setting, index) => {
+    if (setting === limits[0]) console.log('\nLimits, each with a figure in /metrics that says when it was met:\n')
+    console.log(`  ${(names[index] as string).padEnd(width)}  ${setting.description} (${setting.initial})`)
   })
   console.log(`  ${'--config FILE'.padEnd(width)}  file with settings and mappings (hub.yaml, if it is there)
 

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { Config } from './config.ts'
+import type { Config } from './settings.ts'
 import type { Store } from './store/store.ts'
 
 const periodMillis = 60_000

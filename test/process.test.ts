@@ -133,7 +133,8 @@ describe('starting', () => {
   test('--help names every setting with its default', async () => {
     const { code, stdout } = await run(mainFile, ['--help'])
     expect(code).toBe(0)
-    const { settings, flagName } = await import('../src/config.ts')
+    const { flagName } = await import('../src/config.ts')
+    const { settings } = await import('../src/settings.ts')
     for (const { key, initial } of settings)
       expect(stdout).toMatch(new RegExp(`${flagName(key)}.*${initial.replace(/[.]/g, '\\.')}`))
   })

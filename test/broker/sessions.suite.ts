@@ -2,6 +2,7 @@ import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import { createSessions } from '../../broker/sessions.ts'
 import type { Sink } from '../../devices/sink.ts'
+import { defaultConfig } from '../../src/config.ts'
 
 /*
  * Aedes' own suite for what it expects of a persistence. It speaks the language of Node's test runner, so it is a
@@ -12,7 +13,9 @@ const sink: Sink = {
   discard: () => {},
 }
 
+const limits = defaultConfig()
+
 type Suite = (options: { test: typeof test; testAsync: boolean; persistence(): unknown }) => void
 const abstractPersistence: Suite = createRequire(import.meta.url)('aedes-persistence/abstract.js')
 
-abstractPersistence({ test, testAsync: true, persistence: () => createSessions(sink, []) })
+abstractPersistence({ test, testAsync: true, persistence: () => createSessions(sink, limits, []) })

@@ -1,0 +1,119 @@
+import type { Millis } from '../devices/reading.ts'
+import { defaultWindow, parseRfc3339 } from '../devices/time.ts'
+import type { Mapping } from '../devices/topics.ts'
+import type { Durability } from './store/sqlite/schema.ts'
+import { parseDuration, parseSize } from './units.ts'
+
+/** How the hub runs. Durations are milliseconds, sizes bytes. */
+export interface Config {
+  host: string
+  mqttPort: number
+  httpPort: number
+  data: string
+  durability: Durability
+  logLevel: string
+  logRetention: number
+  logMaxSize: number
+  historyRetention: number
+  earliestTime: number
+  maxAhead: number
+  webhookAllow: string[]
+  grace: number
+  demo: boolean
+  maxPacketSize: number
+  connectTimeout: Millis
+  maxOpenExchanges: number
+  maxQueued: number
+  maxQueuedSize: number
+  maxRetained: number
+  maxRetainedSize: number
+  mappings: Mapping[]
+}
+
+interface Setting {
+  key: Exclude<keyof Config, 'mappings'>
+  value: string
+  initial: string
+  description: string
+  /** The text as a value, or `null` when it is none. */
+  read(text: string): Config[Setting['key']] | null
+}
+
+const duration = { value: 'DURATION', read: parseDuration }
+const port = {
+  value: 'PORT',
+  read: (text: string) => (/^\d+$/.test(text) && Number(text) < 65536 ? Number(text) : null),
+}
+const size = { value: 'SIZE', read: parseSize }
+const count = { value: 'NUMBER', read: (text: string) => (/^\d{1,9}$/.test(text) ? Number(text) : null) }
+const text = (value: string) => ({ value, read: (given: string) => given || null })
+const choice = (...names: string[]) => ({
+  value: names.join('|'),
+  read: (given: string) => (names.includes(given) ? given : null),
+})
+const flag = {
+  value: '',
+  read: (given: string) => (given === 'true' ? true : given === 'false' ? false : null),
+}
+
+/** What a client may ask of the hub: it is generous to a fleet, and ends what only an attack or a fault would do. */
+export const limits: readonly Setting[] = [
+  { key: 'maxPacketSize', ...size, initial: '1MiB', description: 'one MQTT packet' },
+  { key: 'connectTimeout', ...duration, initial: '10s', description: 'from opening an MQTT connection to CONNECT' },
+  {
+    key: 'maxOpenExchanges',
+    ...count,
+    initial: '1000',
+    description: 'QoS 2 messages of a client that wait for PUBREL',
+  },
+  { key: 'maxQueued', ...count, initial: '10000', description: 'messages that wait for one client' },
+  { key: 'maxQueuedSize', ...size, initial: '16MiB', description: 'all messages that wait for one client' },
+  { key: 'maxRetained', ...count, initial: '100000', description: 'retained messages' },
+  { key: 'maxRetainedSize', ...size, initial: '64MiB', description: 'all retained messages' },
+]
+
+/** All settings: a flag `--mqtt-port`, a variable `HUB_MQTT_PORT`, and `mqttPort` in the file are one setting. */
+export const settings: readonly Setting[] = [
+  { key: 'host', ...text('ADDRESS'), initial: '127.0.0.1', description: 'address to listen on' },
+  { key: 'mqttPort', ...port, initial: '1883', description: 'port for MQTT; 0: any free one' },
+  { key: 'httpPort', ...port, initial: '8080', description: 'port for HTTP and MQTT over WebSocket; 0: any free one' },
+  { key: 'data', ...text('FOLDER'), initial: './data', description: 'folder of the database' },
+  {
+    key: 'durability',
+    ...choice('fsync', 'os'),
+    initial: 'fsync',
+    description: 'what an acknowledgement survives: fsync a power cut, os a killed process only',
+  },
+  {
+    key: 'logLevel',
+    ...choice('debug', 'info', 'warn', 'error', 'silent'),
+    initial: 'info',
+    description: 'least severity that is logged',
+  },
+  { key: 'logRetention', ...duration, initial: '7d', description: 'how long the feed can be replayed; history stays' },
+  {
+    key: 'logMaxSize',
+    ...size,
+    initial: '1GiB',
+    description: 'how large the replayable log may grow; history stays',
+  },
+  { key: 'historyRetention', ...duration, initial: '0', description: 'how long history is kept; 0: for ever' },
+  {
+    key: 'earliestTime',
+    value: 'TIME',
+    read: parseRfc3339,
+    initial: new Date(defaultWindow.earliest).toISOString(),
+    description: 'earliest time that a reading may have',
+  },
+  { key: 'maxAhead', ...duration, initial: '24h', description: 'how far in the future a reading may be' },
+  {
+    key: 'webhookAllow',
+    value: 'LIST',
+    read: (given) => given.split(',').filter((item) => item !== ''),
+    initial: '',
+    description: 'private addresses, networks and hosts that webhooks may go to, such as 10.0.0.0/8,localhost',
+  },
+  { key: 'grace', ...duration, initial: '10s', description: 'time that a stop may take' },
+  { key: 'demo', ...flag, initial: 'false', description: 'add simulated devices' },
+  ...limits,
+]
