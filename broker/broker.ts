@@ -4,11 +4,13 @@ import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } f
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
+import { type Doorman, type Guest, visitorOf } from './doorman.ts'
 import { createFastPath } from './fast-path.ts'
 import { guarded, maxUnsentBytes } from './guard.ts'
 import { createIngest } from './ingest.ts'
 import type { Limits } from './limits.ts'
 import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
+import type { Peer } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
 import { createWrites } from './writes.ts'
@@ -18,6 +20,7 @@ export interface BrokerOptions {
   route: Router
   window: TimeWindow
   limits: Limits
+  doorman: Doorman
   /** QoS 2 exchanges that a former run left open. */
   handshakes: readonly OpenExchanges[]
   /** Why nothing can be stored at present: then nobody new comes in, whose messages would only wait. */
@@ -30,7 +33,7 @@ export interface Broker {
   /** Listens for MQTT over TCP; resolves with the port. */
   listen(port: number, host: string): Promise<number>
   /** Speaks MQTT over any stream, such as a WebSocket. */
-  attach(stream: Duplex): void
+  attach(stream: Duplex, peer: Peer): void
   isOnline(device: string): boolean
   readonly figures: BrokerFigures
   /**
@@ -60,7 +63,8 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const persistence = createSessions(options.sink, options.limits, options.handshakes)
   const { sessions } = persistence
   const presence = createPresence<Client>(publishPresence)
-  const refusals = new WeakMap<Client, AuthenticateError>()
+  const peers = new WeakMap<object, Peer>()
+  const knocks = new WeakMap<Client, { refusal: AuthenticateError | null; willTopic: string | null }>()
   // A connection that ends fails all that it still had to do; one line tells it.
   const complained = new WeakSet<Client>()
   const streams = new Set<Duplex>()
@@ -82,19 +86,20 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     maxClientsIdLength: maxClientIdLength,
     preConnect: guarded((client, packet, done) => {
       const refusal = options.failure() === null ? connectProblem(packet.clientId, packet.clean) : unavailable()
-      if (refusal) refusals.set(client, refusal)
-      Object.assign(client, { username: packet.username })
+      knocks.set(client, { refusal, willTopic: packet.will?.topic ?? null })
       done(null, true)
     }),
-    authenticate: guarded((client, _username, _password, done) => {
-      const refusal = refusals.get(client)
-      if (refusal) done(refusal, null)
-      else done(null, true)
+    authenticate: guarded((client, username, password, done) => {
+      admit(client, username ?? '', password?.toString() ?? '').then(
+        (refused) => (refused ? done(refused, null) : done(null, true)),
+        (error) => done(refusal((error as Error).message, serverUnavailable), null),
+      )
     }),
     authorizePublish: guarded(ingest.authorizePublish),
-    authorizeSubscribe: guarded((_client, subscription, done) => {
+    authorizeSubscribe: guarded((client, { topic, ...subscription }, done) => {
+      const allowed = filterProblem(topic) === null && visitorOf(client).maySubscribe(topic)
       // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
-      done(null, filterProblem(subscription.topic) === null ? subscription : null)
+      done(null, allowed ? { topic, ...subscription } : null)
     }),
     authorizeForward,
     published(_packet, _client, done) {
@@ -121,6 +126,34 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
   ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
+
+  /** Lets a client in, or says why not. */
+  async function admit(client: Guest, username: string, password: string): Promise<AuthenticateError | null> {
+    const { refusal: problem, willTopic } = knocks.get(client) ?? { refusal: null, willTopic: null }
+    if (problem) return problem
+    const peer = peers.get(client.conn) as Peer
+    const visitor = await options.doorman.admit({ peer, clientId: client.id, username, password })
+    if ('reason' in visitor) return refusal(visitor.reason, visitor.returnCode)
+    const owner = ownerOf(client.id)
+    if (owner !== null && owner !== visitor.identity) {
+      return refusal('the client id belongs to somebody else: choose another one', identifierRejected)
+    }
+    if (willTopic !== null && !ingest.mayPublish(visitor, willTopic)) {
+      return refusal(`the will may not be published to ${willTopic}`, notAuthorized)
+    }
+    client.visitor = visitor
+    const end = () => client.close()
+    visitor.signal.addEventListener('abort', end)
+    client.conn.once('close', () => visitor.signal.removeEventListener('abort', end))
+    // Revoked while it was being let in.
+    return visitor.signal.aborted ? refusal('the credential is no longer good', notAuthorized) : null
+  }
+
+  /** Whose client id it is, as far as anybody uses it; what nobody owns is for whoever comes first. */
+  function ownerOf(clientId: string): string | null {
+    const { clients } = aedes as unknown as { clients: Record<string, Client | undefined> }
+    return visitorOf(clients[clientId] ?? null).identity || null
+  }
 
   function refuse(client: Client, error: Error): void {
     refused++
@@ -159,11 +192,12 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
 
   const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {
     writes.coalesce(socket)
-    attach(socket)
+    attach(socket, { address: socket.remoteAddress ?? '', names: [], secure: false })
   })
 
-  function attach(stream: Duplex): void {
+  function attach(stream: Duplex, peer: Peer): void {
     streams.add(stream)
+    peers.set(stream, peer)
     stream.on('close', () => streams.delete(stream))
     takeFastPath(aedes.handle(stream))
   }
@@ -216,6 +250,7 @@ function connectProblem(clientId: string, clean: boolean | undefined): Authentic
 // MQTT 3.1.1 §3.2.2.3
 const identifierRejected = 2
 const serverUnavailable = 3
+const notAuthorized = 5
 
 function refusal(message: string, returnCode = identifierRejected): AuthenticateError {
   return Object.assign(new Error(message), { returnCode })

@@ -1,6 +1,7 @@
 import type { Client } from 'aedes'
 import { type Delivery, emptyDelivery } from '../devices/sink.ts'
 import type { Route } from '../devices/topics.ts'
+import { visitorOf } from './doorman.ts'
 import type { Ingest } from './ingest.ts'
 import { topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
@@ -173,7 +174,8 @@ export function createFastPath(options: FastPathOptions) {
       if (!isLastTopic(bytes, start, end)) {
         lastTopic = Buffer.from(bytes.subarray(start, end))
         topic = lastTopic.toString()
-        route = topicProblem(topic) === null ? ingest.routeOf(topic) : null
+        const allowed = topicProblem(topic) === null && ingest.mayPublish(visitorOf(client), topic)
+        route = allowed ? ingest.routeOf(topic) : null
       }
       return route !== null
     }

@@ -6,6 +6,7 @@ import { type Decoded, deviceProblem, type Millis } from '../devices/reading.ts'
 import { type Delivery, emptyDelivery, type Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Route, Router } from '../devices/topics.ts'
+import { type Visitor, visitorOf } from './doorman.ts'
 import type { Limits } from './limits.ts'
 import { createTopicCache, topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
@@ -22,6 +23,8 @@ export interface IngestOptions {
 
 export interface Ingest {
   routeOf(topic: string): Route | null
+  /** Whether somebody may publish to a topic; what telemetry may be about is looked at reading by reading. */
+  mayPublish(visitor: Visitor, topic: string): boolean
   /** The readings in the payload that lies in `bytes` from `start` to `end`. */
   read(client: Client | null, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded
   /** The device that a message is from, as far as its topic or its connection tells. */
@@ -47,7 +50,7 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
   const waiting = new WeakMap<Client, { deliveries: number }>()
 
   function deviceOf(client: Client | null, route: Route): string {
-    if (route.kind === 'own') return loginOf(client)
+    if (route.kind === 'own') return visitorOf(client).device
     return route.kind === 'unknown' ? '' : route.device
   }
 
@@ -65,8 +68,20 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
     if (text.includes('\ufffd') && !isUtf8(bytes.subarray(start, end))) return reject('the payload is not valid UTF-8')
     const metric = route.kind === 'own' ? null : route.metric
     const decoded = decode(route.codec, text, { device, metric, now, window })
-    if (client) for (const reading of decoded.readings) heard(client, reading.device)
+    if (!client) return decoded
+    const visitor = visitorOf(client)
+    // A gateway names its devices in the payload.
+    if (device === '' && !decoded.readings.every((reading) => visitor.maySpeakFor(reading.device))) {
+      return reject(`${visitor.identity} may not speak for all of these devices`)
+    }
+    for (const reading of decoded.readings) heard(client, reading.device)
     return decoded
+  }
+
+  function mayPublish(visitor: Visitor, topic: string): boolean {
+    const route = routes.get(topic)
+    if (route?.kind === 'telemetry' && route.device !== '') return visitor.maySpeakFor(route.device)
+    return visitor.mayPublish(topic)
   }
 
   function begin(client: Client, packetId: number, topic: string, payload: Uint8Array | string, delivery: Delivery) {
@@ -105,6 +120,7 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
 
   return {
     routeOf: routes.get,
+    mayPublish,
     read,
     deviceOf,
     begin,
@@ -114,6 +130,7 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       // [MQTT-2.3.1-1]
       const problem = qos > 0 && messageId === 0 ? 'the packet identifier must not be 0' : topicProblem(topic)
       if (problem) return done(new Error(problem))
+      if (!mayPublish(visitorOf(client), topic)) return done(new Error(`not allowed to publish to ${topic}`))
       const found = routes.get(topic)
       const delivery = emptyDelivery(topic, found ? deviceOf(client, found) : '')
       const isNew = !client || qos !== 2 || !messageId || begin(client, messageId, topic, packet.payload, delivery)
@@ -126,10 +143,4 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       accept(client, delivery, (failure) => done(failure === null ? null : new Error(failure)))
     },
   }
-}
-
-/** Who a connection logged in as. */
-function loginOf(client: Client | null): string {
-  const { username, id } = (client ?? {}) as { username?: string; id?: string }
-  return username || id || ''
 }

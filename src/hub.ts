@@ -4,6 +4,8 @@ import type { Logger } from 'pino'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import { createRouter } from '../devices/topics.ts'
+import { type Access, createAccess } from './access/access.ts'
+import { createDoorman } from './access/doorman.ts'
 import { createAddressGuard } from './delivery/addresses.ts'
 import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
@@ -27,13 +29,13 @@ export interface Hub {
   feed: Feed
   sink: Sink
   window: TimeWindow
+  access: Access
   /** Takes no more in, lets go of everything that was acknowledged, ends all readers. Calling it twice is fine. */
   close(): Promise<void>
 }
 
 /** Puts all rooms together and opens the doors. Throws `StartError` with what to do when it cannot. */
 export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
-  refuseForeignAddress(config.host)
   // The store opens on a thread of its own; meanwhile this one loads what speaks to the world.
   const [store, { createBroker }, { createHttpServer }] = await Promise.all([
     openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
@@ -42,6 +44,20 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     import('../broker/broker.ts'),
     import('./http/server.ts'),
   ])
+  const loopbackOnly = loopback.has(config.host)
+  const access = createAccess({
+    kept: store.opened.credentials,
+    loopbackOnly,
+    save: store.saveCredential,
+    remove: store.removeCredential,
+    touch: store.touchCredentials,
+  })
+  if (!loopbackOnly && access.list().length === 0) {
+    await access.close()
+    await store.close()
+    throw openToAll(config)
+  }
+  store.onCredentials(access.replace)
   let failure: string | null = null
   store.onStatus((status) => {
     if (status.failure !== null)
@@ -75,6 +91,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     route,
     window,
     limits: config,
+    doorman: createDoorman(access),
     handshakes: store.opened.handshakes,
     failure: () => failure,
     onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),
@@ -90,6 +107,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       store: store.figures,
       broker: () => broker.figures,
       followers: () => feed.followers,
+      access: () => access.figures,
       consumers: consumers.list,
       failure: () => failure,
     })
@@ -97,6 +115,8 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   const http = await createHttpServer(
     {
       version,
+      access,
+      corsOrigins: config.corsOrigins,
       store,
       feed,
       consumers,
@@ -131,6 +151,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     const impatience = setTimeout(() => http.server.closeAllConnections(), readerGraceMillis)
     await http.close()
     clearTimeout(impatience)
+    await access.close()
     await store.close()
   }
   const hub: Hub = {
@@ -140,6 +161,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     feed,
     sink: writer,
     window,
+    access,
     close() {
       closing ??= close()
       return closing
@@ -162,11 +184,10 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
 const loopback = new Set(['127.0.0.1', '::1', 'localhost'])
 
 // Without credentials everybody may do everything, so only this machine may come in.
-function refuseForeignAddress(host: string): void {
-  if (loopback.has(host)) return
-  throw new StartError(
-    `the hub listens on this machine only (--host 127.0.0.1), because it has no credentials yet; "${host}" would let everybody in`,
-  )
+function openToAll({ host, data }: Config): StartError {
+  return new StartError(`without credentials the hub listens on this machine only: "${host}" would let everybody in. Make it safe with
+  telemetry-hub token create --name admin --role admin --data ${data}
+  telemetry-hub --host ${host} --data ${data}`)
 }
 
 function portProblem(flag: string, port: number) {

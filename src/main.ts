@@ -11,6 +11,8 @@ import { version } from './version.ts'
 const commands: Record<string, (args: string[]) => Promise<void> | void> = {
   serve,
   config: showConfig,
+  token: async (args) => (await import('./commands/credentials.ts')).credentialCommand('token')(args),
+  device: async (args) => (await import('./commands/credentials.ts')).credentialCommand('device')(args),
   help: showHelp,
 }
 
@@ -30,7 +32,7 @@ async function serve(args: string[]): Promise<void> {
   const begun = performance.now()
   const { startHub } = await import('./hub.ts')
   const hub = await startHub(config, version, log)
-  const demo = config.demo ? startDemo(hub) : null
+  const demo = config.demo ? await startDemo(hub) : null
   stopOnSignal(hub, demo, config.grace)
   const http = `http://${config.host}:${hub.httpPort}`
   log.info(
@@ -53,7 +55,7 @@ async function serve(args: string[]): Promise<void> {
 }
 
 /** Simulated devices, from the simulator that everybody uses: a process of its own, over MQTT. */
-function startDemo(hub: Hub): ChildProcess {
+async function startDemo(hub: Hub): Promise<ChildProcess> {
   const simulator = fileURLToPath(new URL('../simulator/main.js', import.meta.url))
   const args = [
     '--broker',
@@ -65,6 +67,9 @@ function startDemo(hub: Hub): ChildProcess {
     '--profile',
     'weather',
   ]
+  const { access } = hub
+  const token = { kind: 'token' as const, name: 'demo', roles: ['write'], devices: ['demo-*'] }
+  if (!access.open) args.push('--username', await access.lend(token))
   return spawn(process.execPath, [simulator, ...args, '--device-prefix', 'demo-'], { stdio: 'ignore' })
 }
 
@@ -102,7 +107,14 @@ function showHelp(): void {
 
 Usage: telemetry-hub [serve] [settings]   run the hub
        telemetry-hub config [settings]    show every setting and where it comes from
+       telemetry-hub token create --name NAME --role admin|read|write [--devices LIST] [--expires DURATION]
+       telemetry-hub device create DEVICE [--password-stdin | --certificate] [--devices LIST] [--expires DURATION]
+       telemetry-hub token|device list
+       telemetry-hub token|device revoke ID|NAME
        telemetry-hub --version
+
+Who makes tokens and devices also says --data, and --publish or --subscribe LIST for further topics. A hub that runs
+takes them at once; revoked, they end what they let in.
 
 Settings, as flags, as variables such as ${variableName('mqttPort')}, or in hub.yaml such as "mqttPort: 1883":
 `)

@@ -25,6 +25,7 @@ export interface MetricSources {
     }
   }
   followers(): number
+  access(): { credentials: number; failed: number; slowed: number }
   consumers(): Consumer[]
   failure(): string | null
 }
@@ -105,6 +106,24 @@ const figures: Figure[] = [
     ({ broker }) => broker.sessions.queueDropped,
   ],
   ['gauge', 'hub_mqtt_incoming_qos2', 'QoS 2 exchanges that are open', ({ broker }) => broker.sessions.incoming],
+  [
+    'gauge',
+    'hub_credentials',
+    'Tokens and devices that may come in; 0: everybody on this machine',
+    ({ sources }) => sources.access().credentials,
+  ],
+  [
+    'counter',
+    'hub_access_failed_total',
+    'Wrong tokens and passwords, over MQTT and HTTP',
+    ({ sources }) => sources.access().failed,
+  ],
+  [
+    'counter',
+    'hub_access_slowed_total',
+    'Attempts that were not looked at, after too many wrong ones',
+    ({ sources }) => sources.access().slowed,
+  ],
   ['gauge', 'hub_feed_followers', 'Readers that follow the feed live', ({ sources }) => sources.followers()],
 ]
 

@@ -18,6 +18,7 @@ export interface Config {
   earliestTime: number
   maxAhead: number
   webhookAllow: string[]
+  corsOrigins: string[]
   grace: number
   demo: boolean
   maxPacketSize: number
@@ -46,6 +47,7 @@ const port = {
 }
 const size = { value: 'SIZE', read: parseSize }
 const count = { value: 'NUMBER', read: (text: string) => (/^\d{1,9}$/.test(text) ? Number(text) : null) }
+const list = { value: 'LIST', read: (given: string) => given.split(',').filter((item) => item !== '') }
 const text = (value: string) => ({ value, read: (given: string) => given || null })
 const choice = (...names: string[]) => ({
   value: names.join('|'),
@@ -107,9 +109,14 @@ export const settings: readonly Setting[] = [
   },
   { key: 'maxAhead', ...duration, initial: '24h', description: 'how far in the future a reading may be' },
   {
+    key: 'corsOrigins',
+    ...list,
+    initial: '',
+    description: 'web pages that may use the API besides the hub itself, such as https://app.example.com',
+  },
+  {
     key: 'webhookAllow',
-    value: 'LIST',
-    read: (given) => given.split(',').filter((item) => item !== ''),
+    ...list,
     initial: '',
     description: 'private addresses, networks and hosts that webhooks may go to, such as 10.0.0.0/8,localhost',
   },

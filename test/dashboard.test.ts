@@ -3,6 +3,7 @@ import { delimiter, join } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { startProtectedHub } from './access/protected-hub.ts'
 import { type HubProcess, startHubProcess, temporaryFolder } from './hub-process.ts'
 
 const executable = findBrowser()
@@ -45,6 +46,38 @@ describe.skipIf(executable === null)(title, { timeout: 60_000 }, () => {
   const text = (page: Page, selector: string) => page.locator(selector).textContent()
   const row = (page: Page, name: string) =>
     page.locator('#devices a', { has: page.locator('.name', { hasText: name }) })
+
+  test('asks for a token where the hub has credentials, keeps it from scripts, and lets it go', async () => {
+    const hub = await startProtectedHub()
+    await hub.as(hub.admin, '/v1/devices/kitchen/telemetry', { method: 'POST', body: '{"temperature":21.5}' })
+    const { page } = await open(hub)
+    await page.locator('#sign-in').waitFor()
+    expect(await page.locator('#something').isVisible()).toBe(false)
+    await page.locator('#token').fill('hub_wrong')
+    await page.keyboard.press('Enter')
+    await expect.poll(() => text(page, '#sign-in-problem'), patience).toContain('the token is wrong')
+    await page.locator('#token').fill(hub.admin)
+    await page.keyboard.press('Enter')
+    await row(page, 'kitchen').waitFor()
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+    expect(await page.locator('#sign-in').isVisible()).toBe(false)
+    expect(await page.evaluate('document.cookie + JSON.stringify(localStorage)')).not.toContain('hub_')
+    await page.reload()
+    await row(page, 'kitchen').waitFor()
+    await page.locator('#sign-out').click()
+    await page.locator('#sign-in').waitFor()
+  })
+
+  test('asks again when its token is revoked', async () => {
+    const hub = await startProtectedHub()
+    const token = await hub.command('token', 'create', '--name', 'reader', '--role', 'read')
+    const { page } = await open(hub)
+    await page.locator('#token').fill(token)
+    await page.keyboard.press('Enter')
+    await expect.poll(() => text(page, '#feed'), patience).toBe('live')
+    await hub.command('token', 'revoke', 'reader')
+    await page.locator('#sign-in').waitFor()
+  })
 
   test('says how to send the first reading, and shows it when it comes', async () => {
     const hub = await startHubProcess()

@@ -392,6 +392,7 @@ describe('operations', () => {
       '/healthz',
       '/metrics',
       '/readyz',
+      '/v1/audit',
       '/v1/consumers',
       '/v1/consumers/{name}',
       '/v1/consumers/{name}/acknowledge',
@@ -405,6 +406,8 @@ describe('operations', () => {
       '/v1/consumers/{name}/release',
       '/v1/consumers/{name}/seek',
       '/v1/consumers/{name}/test',
+      '/v1/credentials',
+      '/v1/credentials/{id}',
       '/v1/devices',
       '/v1/devices/{device}',
       '/v1/devices/{device}/telemetry',
@@ -414,6 +417,7 @@ describe('operations', () => {
       '/v1/quarantine',
       '/v1/quarantine/{id}',
       '/v1/quarantine/{id}/retry',
+      '/v1/session',
       '/v1/telemetry',
     ])
     for (const operations of Object.values(document.paths)) {

@@ -75,7 +75,7 @@ describe('starting', () => {
     [
       'an address beyond this machine',
       async (folder) => [...anyPort, '--data', folder, '--host', '0.0.0.0'],
-      /^telemetry-hub: .*this machine only.*\n$/,
+      /^telemetry-hub: .*this machine only.*\n {2}telemetry-hub token create .*\n {2}telemetry-hub --host .*\n$/,
     ],
     ['an unknown flag', async () => ['--colour', 'red'], /^telemetry-hub: Unknown option '--colour'.*--help\n$/],
     [

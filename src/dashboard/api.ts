@@ -137,6 +137,24 @@ export async function readFailure(): Promise<string | null> {
   }
 }
 
+/** Who is signed in; `open`: nobody needs to be. */
+export function whoAmI(): Promise<{ open: boolean; name: string }> {
+  return get('/v1/session')
+}
+
+/** Trades a token for a cookie that this page cannot read. */
+export async function signIn(token: string): Promise<void> {
+  await ask('/v1/session', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ token }),
+  })
+}
+
+export async function signOut(): Promise<void> {
+  await ask('/v1/session', { method: 'DELETE' })
+}
+
 function telemetryPath(device: string): string {
   return `/v1/devices/${encodeURIComponent(device)}/telemetry`
 }
@@ -155,10 +173,14 @@ async function* pages<T extends { next: string | null }>(path: string, query: UR
 }
 
 async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return (await (await ask(path, {}, signal)).json()) as T
+}
+
+async function ask(path: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {
   const timeout = AbortSignal.timeout(timeoutMillis)
   let response: Response
   try {
-    response = await fetch(path, { signal: signal ? AbortSignal.any([signal, timeout]) : timeout })
+    response = await fetch(path, { ...init, signal: signal ? AbortSignal.any([signal, timeout]) : timeout })
   } catch (cause) {
     signal?.throwIfAborted()
     throw new Unreachable('The hub does not answer.', { cause })
@@ -166,7 +188,7 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   const offset = Date.parse(response.headers.get('date') ?? '') - Date.now()
   if (!Number.isNaN(offset)) clockOffset = Math.abs(offset) > clockTolerance ? offset : 0
   if (!response.ok) throw new Refused(response.status, await detailOf(response))
-  return (await response.json()) as T
+  return response
 }
 
 // RFC 9457

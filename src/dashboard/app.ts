@@ -7,6 +7,7 @@ import { createFleet } from './fleet.ts'
 import { find, onFrame, write } from './page.ts'
 import { type Place, readPlace, writePlace } from './place.ts'
 import { createSeries, type Series } from './series.ts'
+import { createSignIn } from './sign-in.ts'
 import { createStatus } from './status.ts'
 
 /** Who comes and goes is not in the feed. */
@@ -123,9 +124,14 @@ async function refresh(): Promise<void> {
   draw()
 }
 
+const signIn = createSignIn(() => feed.retry())
 const feed = startFeed({
   pull,
   onReadings: take,
+  onUnknown() {
+    live = false
+    signIn.ask()
+  },
   onState(state, cause) {
     live = state === 'live'
     status.feed(state, cause)

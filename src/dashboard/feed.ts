@@ -9,6 +9,8 @@ export interface FeedOptions {
    */
   pull(): Promise<void>
   onReadings(readings: Reading[]): void
+  /** The hub wants to know who asks; `retry` goes on. */
+  onUnknown(): void
   onState(state: FeedState, cause: Error | null): void
 }
 
@@ -42,6 +44,12 @@ export function startFeed(options: FeedOptions): { retry(): void } {
         cause = error as Error
       }
       failures++
+      // Nothing changes until somebody signs in.
+      if (cause instanceof Refused && cause.status === 401) {
+        options.onUnknown()
+        await pause(null)
+        continue
+      }
       const offline = failures >= attemptsBeforeOffline || !navigator.onLine
       options.onState(offline ? 'offline' : 'reconnecting', cause)
       await pause(Math.min(firstPauseMillis * 2 ** (failures - 1), maxPauseMillis))
@@ -97,9 +105,10 @@ export function startFeed(options: FeedOptions): { retry(): void } {
     })
   }
 
-  function pause(millis: number): Promise<void> {
+  /** `null`: until somebody wakes it. */
+  function pause(millis: number | null): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, millis)
+      const timer = millis === null ? undefined : setTimeout(resolve, millis)
       wake = () => {
         clearTimeout(timer)
         resolve()

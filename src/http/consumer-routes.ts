@@ -1,4 +1,5 @@
 import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
 import { readPlace, writeCursor } from '../cursor.ts'
 import type { Consumer } from '../delivery/consumer.ts'
 import { maxConsumers } from '../delivery/consumers.ts'
@@ -9,7 +10,7 @@ import { Problem } from '../errors.ts'
 import { earliest } from '../feed.ts'
 import type { DeadLetter } from '../store/store.ts'
 import type { HttpContext } from './context.ts'
-import { closeSignal, nextLink, readTimeParameter } from './parameters.ts'
+import { closeSignal, nextLink, readList, readTimeParameter } from './parameters.ts'
 
 const maxReceive = 1000
 const maxWaitMillis = 60_000
@@ -110,7 +111,7 @@ const Letter = Type.Object({
 })
 
 /** Consumers: durable cursors with a name, pulled with acknowledgements. */
-export function consumerRoutes({ store, feed, consumers, guard }: HttpContext): FastifyPluginAsyncTypebox {
+export function consumerRoutes({ store, gate, feed, consumers, guard }: HttpContext): FastifyPluginAsyncTypebox {
   const { hub } = store.opened
 
   return async (app) => {
@@ -121,8 +122,12 @@ export function consumerRoutes({ store, feed, consumers, guard }: HttpContext): 
       if (body === '') done(null, {})
       else parseJson(request, body as string, done)
     })
+    // Whoever may read all that a consumer is about may work with it.
     app.addHook('preValidation', async (request) => {
       request.body ??= {}
+      const { name } = request.params as { name?: string }
+      const consumer = name === undefined ? undefined : consumers.get(name)
+      if (consumer) reach(request, consumer.settings.filter)
     })
 
     app.get(
@@ -142,7 +147,10 @@ export function consumerRoutes({ store, feed, consumers, guard }: HttpContext): 
       },
       async (request, reply) => {
         const { limit = 100, cursor = '' } = request.query
-        const rest = consumers.list().filter(({ name }) => name > cursor)
+        const { covers } = gate.grantOf(request)
+        const rest = consumers
+          .list()
+          .filter(({ name, settings }) => name > cursor && devicesOf(settings.filter).every(covers))
         const page = rest.slice(0, limit)
         const next = rest.length > limit ? (page.at(-1)?.name ?? null) : null
         if (next !== null) reply.header('link', nextLink(request.url, next))
@@ -167,6 +175,7 @@ again, at least once and in the order of the log for what was not delivered befo
       async (request, reply) => {
         const { start = 'latest', ...given } = request.body
         const { name } = request.params
+        allow(request, given.filter ?? {}, given.push)
         const { settings, madeSecret } = settingsOf(given, defaultSettings, consumers.get(name)?.settings.push ?? null)
         const put = await durable(consumers.put(name, settings, await offsetOf(start)))
         if (!put) throw new Problem('too-many', `there are ${maxConsumers} consumers, the most there may be`)
@@ -202,6 +211,7 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
       },
       async (request) => {
         const consumer = find(request.params.name)
+        allow(request, request.body.filter ?? consumer.settings.filter, request.body.push)
         const { settings, madeSecret } = settingsOf(request.body, consumer.settings, consumer.settings.push)
         await durable(consumers.change(consumer, settings))
         return { ...show(consumer), ...madeSecret }
@@ -249,7 +259,7 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
           throw new Problem('consumer-pushed', 'the readings of this consumer go to its webhook', hint)
         }
         const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
-        const deliveries = await consumer.receive(max, patience, closeSignal(reply))
+        const deliveries = await consumer.receive(max, patience, closeSignal(reply, gate.grantOf(request).signal))
         // Nobody is there to work on them: the next one gets them, as if they had not been delivered.
         if (reply.raw.destroyed)
           await consumer.release(
@@ -519,6 +529,16 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
     }
   }
 
+  function reach(request: FastifyRequest, filter: ConsumerSettings['filter']): void {
+    gate.reach(request, devicesOf(filter))
+  }
+
+  /** What a consumer is about must be within reach, and where the hub sends it is for administrators. */
+  function allow(request: FastifyRequest, filter: ConsumerSettings['filter'], push: unknown): void {
+    reach(request, filter)
+    if (push) gate.require(request, 'admin')
+  }
+
   async function offsetOf(place: string): Promise<number> {
     const offset = readPlace(hub, feed.end, place)
     if (place === 'latest') return offset
@@ -532,6 +552,12 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
   async function offsetAt(time: string): Promise<number> {
     return (await store.offsetAt(readTimeParameter('to', time) as number)) ?? feed.end
   }
+}
+
+/** The patterns of a filter; without one it is about all devices. */
+function devicesOf({ device }: ConsumerSettings['filter']): string[] {
+  const patterns = readList(device)
+  return patterns.length > 0 ? patterns : ['*']
 }
 
 function letterOffset(id: string): number {

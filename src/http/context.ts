@@ -2,14 +2,26 @@ import type { Duplex } from 'node:stream'
 import type { Sink } from '../../devices/sink.ts'
 import type { TimeWindow } from '../../devices/time.ts'
 import type { Router } from '../../devices/topics.ts'
+import type { Access } from '../access/access.ts'
 import type { AddressGuard } from '../delivery/addresses.ts'
 import type { Consumers } from '../delivery/consumers.ts'
 import type { Feed } from '../feed.ts'
 import type { Store } from '../store/store.ts'
+import type { Gate } from './gate.ts'
 
-/** What the routes work with. */
-export interface HttpContext {
+/** The other end of a connection. */
+interface Peer {
+  address: string
+  names: readonly string[]
+  secure: boolean
+}
+
+/** What the HTTP side works with. */
+export interface HttpOptions {
   version: string
+  access: Access
+  /** Pages of these origins may use the API, with a token of their own. */
+  corsOrigins: string[]
   store: Store
   feed: Feed
   consumers: Consumers
@@ -25,5 +37,10 @@ export interface HttpContext {
   /** The figures of the hub in the text format of Prometheus. */
   metrics(): Promise<string>
   /** Speaks MQTT over a stream. */
-  attachMqtt(stream: Duplex): void
+  attachMqtt(stream: Duplex, peer: Peer): void
+}
+
+/** What the routes work with. */
+export interface HttpContext extends HttpOptions {
+  gate: Gate
 }

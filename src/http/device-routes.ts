@@ -25,7 +25,7 @@ const defaultLimit = 1000
 const Limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: defaultLimit }))
 
 /** Devices and the latest values. Pages follow the names, so a cursor is the last name of a page. */
-export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsyncTypebox {
+export function deviceRoutes({ store, gate, isOnline }: HttpContext): FastifyPluginAsyncTypebox {
   const withPresence = (summary: DeviceSummary) => ({
     device: summary.device,
     online: isOnline(summary.device),
@@ -46,7 +46,7 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
         },
       },
       async (request, reply) => {
-        const devices = readList(request.query.devices)
+        const devices = gate.readable(request, readList(request.query.devices))
         const { limit = defaultLimit, cursor } = request.query
         // One more than the page holds tells whether another page follows.
         const found = await store.devices({ after: readNameCursor(cursor), limit: limit + 1, devices, exact: false })
@@ -68,6 +68,7 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       },
       async (request) => {
         const { device } = request.params
+        gate.reach(request, [device])
         const [summary] = await store.devices({ after: '', limit: 1, devices: [device], exact: true })
         if (!summary) throw unknownDevice(device)
         return withPresence(summary)
@@ -88,6 +89,7 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
       },
       async (request, reply) => {
         const { device } = request.params
+        gate.reach(request, [device])
         const metrics = readList(request.query.metrics)
         const { entries } = await store.latest({ after: '', limit: 1, devices: [device], exact: true, metrics })
         if (entries === '') throw unknownDevice(device)
@@ -111,7 +113,7 @@ export function deviceRoutes({ store, isOnline }: HttpContext): FastifyPluginAsy
         },
       },
       async (request, reply) => {
-        const devices = readList(request.query.devices)
+        const devices = gate.readable(request, readList(request.query.devices))
         const metrics = readList(request.query.metrics)
         const { limit = defaultLimit, cursor } = request.query
         const latest = await store.latest({ after: readNameCursor(cursor), limit, devices, exact: false, metrics })

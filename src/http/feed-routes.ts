@@ -6,7 +6,7 @@ import { readPlace, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
-import { closeSignal, readList } from './parameters.ts'
+import { abortOn, closeSignal, readList } from './parameters.ts'
 import { problemType } from './problem.ts'
 
 const maxWaitSeconds = 60
@@ -44,7 +44,7 @@ const Query = Type.Object({
 type Query = Static<typeof Query>
 
 /** The log as a feed: five ways to ask, one cursor. Each way is a few lines over `read` or `follow`. */
-export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncTypebox {
+export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsyncTypebox {
   const { hub } = store.opened
   const cursor = (page: { next: number }) => writeCursor(hub, page.next)
 
@@ -83,7 +83,7 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     const query = await readQuery(request, 'earliest')
     const wait = readWait(request)
     const deadline = Date.now() + wait * 1000
-    const signal = closeSignal(reply)
+    const signal = closeSignal(reply, gate.grantOf(request).signal)
     const patience = Math.max(deadline, Date.now() + scanMillis)
     let page = await feed.read(query)
     refuseGone(page, query)
@@ -114,7 +114,7 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     encode: (page: FeedPage) => string,
   ): Promise<FastifyReply> {
     const query = await readQuery(request, 'latest')
-    const signal = closeSignal(reply)
+    const signal = closeSignal(reply, gate.grantOf(request).signal)
     const place = await firstPlace(query)
     async function* chunks() {
       // So that headers and the place are known at once, also while nothing happens.
@@ -146,8 +146,8 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
   }
 
   async function serveSocket(socket: WebSocket, request: FastifyRequest): Promise<void> {
-    const aborter = new AbortController()
-    socket.on('close', () => aborter.abort())
+    const granted = gate.grantOf(request).signal
+    const aborter = abortOn(socket, granted)
     socket.on('error', () => aborter.abort())
     // Nothing is expected from a reader; who talks on is not listened to.
     socket.on('message', () => {})
@@ -160,10 +160,11 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
         // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
         await sendFrame(socket, `{"type":${type},"cursor":"${cursor(page)}"}`)
       }
+      if (granted.aborted) throw new Problem('unauthorized', 'the token was revoked or has expired')
       if (!feed.closed) throw new Problem('cursor-gone', 'the reader fell behind what the log keeps')
       socket.close(1001, 'the hub is stopping')
     } catch (error) {
-      if (aborter.signal.aborted) return
+      if (aborter.signal.aborted && !granted.aborted) return
       if (!(error instanceof Problem)) request.log.error({ err: error }, 'a feed over WebSocket has failed')
       const code: ProblemCode = error instanceof Problem ? error.code : 'internal-error'
       const detail = error instanceof Problem ? error.message : 'the hub has failed; its log says why'
@@ -178,7 +179,7 @@ export function feedRoutes({ store, feed }: HttpContext): FastifyPluginAsyncType
     return {
       after: readPlace(hub, feed.end, after),
       limit: query.limit ?? defaultLimit,
-      filter: { devices: readList(query.device), metrics: readList(query.metric) },
+      filter: { devices: gate.readable(request, readList(query.device)), metrics: readList(query.metric) },
     }
   }
 

@@ -57,7 +57,7 @@ const mediaTypes: Record<Format, string> = {
 }
 
 /** History of one device: raw readings or aggregates, in pages or as a stream. */
-export function historyRoutes({ store }: HttpContext): FastifyPluginAsyncTypebox {
+export function historyRoutes({ store, gate }: HttpContext): FastifyPluginAsyncTypebox {
   return async (app) => {
     app.get(
       '/v1/devices/:device/telemetry',
@@ -75,6 +75,7 @@ stream everything.`,
       },
       async (request, reply) => {
         const query = readQuery(request)
+        gate.reach(request, [query.device])
         const first = await store.history(query)
         if (!first) throw unknownDevice(query.device)
         reply.header('vary', 'accept')

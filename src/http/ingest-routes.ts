@@ -30,7 +30,7 @@ the arrival.`
 /** How long a request waits for its commit before it is told that the hub cannot store. */
 const commitTimeoutMillis = 30_000
 
-export function ingestRoutes({ store, sink, window, failure }: HttpContext): FastifyPluginAsyncTypebox {
+export function ingestRoutes({ store, gate, sink, window, failure }: HttpContext): FastifyPluginAsyncTypebox {
   return async (app) => {
     // Whatever a client calls its body, it is read as text: `curl -d` says it sends a form.
     app.removeAllContentTypeParsers()
@@ -49,6 +49,7 @@ export function ingestRoutes({ store, sink, window, failure }: HttpContext): Fas
       },
       async (request) => {
         const { device } = request.params
+        gate.reach(request, [device])
         const problem = deviceProblem(device)
         if (problem) throw new Problem('invalid-request', problem)
         const received = Date.now()
@@ -73,10 +74,11 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
       async (request) => {
         const received = Date.now()
         const body = String(request.body ?? '')
+        const { covers } = gate.grantOf(request)
         const items = readItems(body)
         const decoded: Decoded = { readings: [], rejected: [] }
         for (const { line, content, text } of items) {
-          const reading = toDeviceReading(content, received)
+          const reading = toDeviceReading(content, received, covers)
           if (typeof reading !== 'string') decoded.readings.push(reading)
           else decoded.rejected.push({ item: line, payload: text ?? asText(content), reason: reading })
         }
@@ -84,13 +86,16 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
       },
     )
 
-    function toDeviceReading(content: unknown, now: number) {
+    function toDeviceReading(content: unknown, now: number, covers: (device: string) => boolean) {
       if (content === undefined) return 'this is not valid JSON'
       if (typeof content !== 'object' || content === null || Array.isArray(content)) {
         return 'an item is a JSON object such as {"device":"kitchen","temperature":21.5}'
       }
       const { device, ...item } = content as { device?: unknown }
-      return deviceProblem(device) ?? toReading(item, { device: device as string, metric: null, now, window })
+      const problem = deviceProblem(device)
+      if (problem !== null) return problem
+      if (!covers(device as string)) return `"${device}" is not one of the devices of this credential`
+      return toReading(item, { device: device as string, metric: null, now, window })
     }
 
     function commit(delivery: Delivery, { rejected }: Decoded) {

@@ -6,7 +6,9 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance, FastifyServerOptions, RouteOptions } from 'fastify'
 import fastify from 'fastify'
+import { pagePolicy, setSecurityHeaders } from './headers.ts'
 import { answerProblems, listProblems } from './problem.ts'
+import { rightOf } from './rights.ts'
 
 /** What the documentation tells of an address. */
 export type Address = Pick<RouteOptions, 'method' | 'url' | 'schema'>
@@ -14,9 +16,8 @@ export type Address = Pick<RouteOptions, 'method' | 'url' | 'schema'>
 const files = fileURLToPath(new URL('../dashboard/public/', import.meta.url))
 const charts = join(dirname(createRequire(import.meta.url).resolve('uplot/package.json')), 'dist')
 
-// Everything comes from the hub itself, and nothing runs that is not a file of it.
-const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"
-
+const bearer =
+  'A token such as hub_k3fw92ha_…. While the hub has no credentials, and listens on this machine only, none is needed.'
 const about = 'Devices push; everything that was acknowledged can be pulled as history or followed as a feed.'
 
 /**
@@ -30,6 +31,7 @@ export async function openPages(
 ): Promise<FastifyInstance> {
   const app = fastify(options) as unknown as FastifyInstance
   answerProblems(app, () => null)
+  setSecurityHeaders(app)
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -39,22 +41,37 @@ export async function openPages(
         description: `${about}\n\n${listProblems()}`,
         license: { name: 'MIT', identifier: 'MIT' },
       },
+      components: { securitySchemes: { token: { type: 'http', scheme: 'bearer', description: bearer } } },
       tags: [
         { name: 'Push', description: 'Telemetry in' },
         { name: 'Pull', description: 'Devices, history and latest values' },
         { name: 'Feed', description: 'One durable log, read from a cursor' },
         { name: 'Consumers', description: 'Durable cursors with a name, pulled with acknowledgements' },
         { name: 'Quarantine', description: 'What could not be read' },
+        { name: 'Access', description: 'Who may do what' },
         { name: 'Operations', description: 'Health and figures' },
       ],
     },
   })
-  for (const address of addresses) app.route({ ...address, handler: answeredElsewhere })
+  for (const address of addresses) app.route({ ...withRight(address), handler: answeredElsewhere })
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
-  await app.register(swaggerUi, { routePrefix: '/docs', uiConfig: { docExpansion: 'list', deepLinking: true } })
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    uiConfig: { docExpansion: 'list', deepLinking: true },
+    staticCSP: true,
+  })
   await app.register(dashboard)
   await app.ready()
   return app
+}
+
+/** With the role that an address asks for. */
+function withRight({ method, url, schema }: Address): Address {
+  const { role } = rightOf(String(method), url)
+  if (role === null) return { method, url, schema: { ...schema, security: [] } }
+  const needs = `Needs the role \`${role}\`, where the hub has credentials.`
+  const description = schema?.description === undefined ? needs : `${schema.description}\n\n${needs}`
+  return { method, url, schema: { ...schema, description, security: [{ token: [] }] } }
 }
 
 function answeredElsewhere(): never {
@@ -63,8 +80,7 @@ function answeredElsewhere(): never {
 
 async function dashboard(app: FastifyInstance): Promise<void> {
   const setHeaders = (response: { setHeader(name: string, value: string): void }) => {
-    response.setHeader('content-security-policy', contentSecurityPolicy)
-    response.setHeader('x-content-type-options', 'nosniff')
+    response.setHeader('content-security-policy', pagePolicy)
   }
   await app.register(fastifyStatic, { root: files, prefix: '/', setHeaders, schemaHide: true })
   await app.register(fastifyStatic, {

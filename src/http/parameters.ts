@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events'
 import type { FastifyReply } from 'fastify'
 import { parseRfc3339 } from '../../devices/time.ts'
 import { Problem } from '../errors.ts'
@@ -50,9 +51,20 @@ export function nextLink(url: string, next: string): string {
   return `<${path}?${parameters}>; rel="next"`
 }
 
-/** Aborts when the client has gone, or the answer has left. */
-export function closeSignal(reply: FastifyReply): AbortSignal {
+/** Aborts when the client has gone, or the answer has left, or what let the client in is no longer good. */
+export function closeSignal(reply: FastifyReply, granted: AbortSignal): AbortSignal {
+  return abortOn(reply.raw, granted).signal
+}
+
+/** Aborts when a connection has closed, or what let its client in is no longer good. */
+export function abortOn(connection: EventEmitter, granted: AbortSignal): AbortController {
   const aborter = new AbortController()
-  reply.raw.on('close', () => aborter.abort())
-  return aborter.signal
+  const abort = () => aborter.abort()
+  granted.addEventListener('abort', abort)
+  connection.once('close', () => {
+    granted.removeEventListener('abort', abort)
+    abort()
+  })
+  if (granted.aborted) abort()
+  return aborter
 }

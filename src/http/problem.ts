@@ -29,6 +29,9 @@ function asProblem(error: FastifyError | Problem, request: FastifyRequest, failu
 function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
   const { status, title } = problems[problem.code]
   if (status === 503) reply.header('retry-after', '5')
+  if (status === 429) reply.header('retry-after', String(problem.extra.retryAfter))
+  // RFC 6750 §3
+  if (status === 401) reply.header('www-authenticate', 'Bearer realm="telemetry-hub"')
   return reply
     .code(status)
     .header('content-type', 'application/problem+json')

@@ -1,13 +1,17 @@
+import cors from '@fastify/cors'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
 import fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { createWebSocketStream } from 'ws'
 import { Problem } from '../errors.ts'
+import { accessRoutes } from './access-routes.ts'
 import { consumerRoutes } from './consumer-routes.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, HttpOptions } from './context.ts'
 import { deviceRoutes } from './device-routes.ts'
 import { feedRoutes } from './feed-routes.ts'
+import { openGate } from './gate.ts'
+import { setSecurityHeaders } from './headers.ts'
 import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
 import { operationsRoutes } from './operations-routes.ts'
@@ -20,7 +24,7 @@ const maxBodyBytes = 4 * 1024 * 1024
 const maxFrameBytes = 1024 * 1024
 
 /** The HTTP side of the hub, not listening yet. */
-export async function createHttpServer(context: HttpContext, log: Logger): Promise<FastifyInstance> {
+export async function createHttpServer(given: HttpOptions, log: Logger): Promise<FastifyInstance> {
   const options: FastifyServerOptions = {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
@@ -30,8 +34,14 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     ajv: { customOptions: { removeAdditional: false } },
   }
   const app = fastify(options).withTypeProvider<TypeBoxTypeProvider>()
-  answerProblems(app as unknown as FastifyInstance, context.failure)
-  refuseForeignPages(app as unknown as FastifyInstance)
+  answerProblems(app as unknown as FastifyInstance, given.failure)
+  setSecurityHeaders(app as unknown as FastifyInstance)
+  refuseForeignPages(app as unknown as FastifyInstance, given.access, given.corsOrigins)
+  if (given.corsOrigins.length > 0) {
+    await app.register(cors, { origin: given.corsOrigins, methods: ['GET', 'HEAD', 'PUT', 'PATCH', 'POST', 'DELETE'] })
+  }
+  const gate = openGate(app as unknown as FastifyInstance, given.access, given.store.audit)
+  const context: HttpContext = { ...given, gate }
   const addresses: Address[] = []
   app.addHook('onRoute', ({ method, url, schema }) => {
     if (method !== 'HEAD' && schema && !schema.hide) addresses.push({ method, url, schema })
@@ -51,7 +61,8 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     handler: () => {
       throw new Problem('upgrade-required', 'MQTT over WebSocket is spoken here, subprotocol "mqtt"')
     },
-    wsHandler: (socket) => context.attachMqtt(createWebSocketStream(socket)),
+    wsHandler: (socket, { ip, protocol }) =>
+      context.attachMqtt(createWebSocketStream(socket), { address: ip, names: [], secure: protocol === 'https' }),
   })
   await app.register(ingestRoutes(context))
   await app.register(deviceRoutes(context))
@@ -59,6 +70,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
   await app.register(feedRoutes(context))
   await app.register(consumerRoutes(context))
   await app.register(quarantineRoutes(context))
+  await app.register(accessRoutes(context))
   await app.register(operationsRoutes(context))
 
   // Pages are for people, and most hubs run for machines: their modules load when somebody first looks.

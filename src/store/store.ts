@@ -47,6 +47,27 @@ export interface KeptConsumer {
   deadLetters: Offset[]
 }
 
+/** What lets somebody in; what it may do is JSON, for whoever checks it. */
+export interface KeptCredential {
+  id: string
+  kind: 'token' | 'device'
+  name: string
+  rules: string
+  hash: string | null
+  created: Millis
+  expires: Millis | null
+  lastUsed: Millis | null
+}
+
+/** Something that an administrator did. */
+export interface AuditEntry {
+  at: Millis
+  /** Who, and from where. */
+  actor: string
+  action: string
+  subject: string
+}
+
 /** A client's QoS 2 exchange that begins (`packetId`), ends (`-packetId`), or all of the client's that end (0). */
 export type HandshakeEntry = [client: string, packetId: number, digest: number]
 /** An exchange that has begun and not ended. */
@@ -134,6 +155,7 @@ export interface Opened {
   /** Begun and not ended QoS 2 exchanges. */
   handshakes: [client: string, open: OpenHandshake[]][]
   consumers: KeptConsumer[]
+  credentials: KeptCredential[]
   oldest: Offset
   end: Offset
 }
@@ -185,8 +207,17 @@ export interface Store {
   offsetAt(time: Millis): Promise<Offset | null>
   /** Forgets log readings that arrived before `logBefore` or lie below `logBelow`, and blocks that end before `historyBefore`. */
   forget(limits: { logBefore: Millis; logBytes: number; historyBefore: Millis }): Promise<void>
+  saveCredential(credential: KeptCredential, by: AuditEntry): Promise<void>
+  /** False: there was none. */
+  removeCredential(id: string, by: AuditEntry): Promise<boolean>
+  touchCredentials(used: [id: string, at: Millis][]): Promise<void>
+  audit(entry: AuditEntry): Promise<void>
+  /** The newest first. */
+  audited(query: { before: number | null; limit: number }): Promise<(AuditEntry & { id: number })[]>
   figures(): Promise<StoreFigures>
   onStatus(listener: (status: StoreStatus) => void): void
+  /** Another process has changed the credentials. */
+  onCredentials(listener: (credentials: KeptCredential[]) => void): void
   /** A part of the store has ended by itself. Nothing more will be stored or answered: the process should end. */
   onDeath(listener: (reason: string) => void): void
   close(): Promise<void>

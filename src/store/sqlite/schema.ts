@@ -2,7 +2,15 @@ import { chmodSync } from 'node:fs'
 import Database from 'better-sqlite3'
 
 /** The database is newer than this program, or is none of ours. */
-export class UnusableFile extends Error {}
+export class UnusableFile extends Error {
+  /** Another process uses it. */
+  readonly busy: boolean
+
+  constructor(message: string, busy = false) {
+    super(message)
+    this.busy = busy
+  }
+}
 
 /*
  * One step per version of the file; `user_version` counts those that were taken. A step is never edited after a
@@ -70,6 +78,25 @@ const migrations = [
     PRIMARY KEY (consumer, "offset")
   ) STRICT;
   `,
+  `
+  CREATE TABLE credentials (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    rules TEXT NOT NULL,
+    hash TEXT,
+    created INTEGER NOT NULL,
+    expires INTEGER,
+    last_used INTEGER
+  ) STRICT;
+  CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL
+  ) STRICT;
+  `,
 ]
 
 export type Durability = 'fsync' | 'os'
@@ -116,6 +143,14 @@ function checkVersion(db: Database.Database, path: string): void {
     throw new UnusableFile(
       `${path} was written by a newer telemetry-hub (file version ${version}, this program knows ${migrations.length}): use that version, or another --data folder`,
     )
+  }
+}
+
+/** For who comes beside a hub that runs: the file is of this very version. */
+export function checkCurrent(db: Database.Database, path: string): void {
+  checkVersion(db, path)
+  if ((db.pragma('user_version', { simple: true }) as number) < migrations.length) {
+    throw new UnusableFile(`the hub that runs on ${path} is older than this program: stop it first`)
   }
 }
 

@@ -3,11 +3,11 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import Database from 'better-sqlite3'
 import type { HistoryQuery } from '../../history/query.ts'
-import type { LogQuery, Store, StoreStatus } from '../store.ts'
+import type { KeptCredential, LogQuery, Store, StoreStatus } from '../store.ts'
 import { type Caller, createCaller } from './calls.ts'
 import type { ReaderMethods, ReaderOptions } from './reader-thread.ts'
 import { type Durability, UnusableFile } from './schema.ts'
-import type { WriterMethods, WriterOptions } from './writer-thread.ts'
+import type { WriterMethods, WriterNotice, WriterOptions } from './writer-thread.ts'
 
 export interface SqliteStoreOptions {
   /** The folder of the database; made when it does not exist. */
@@ -35,8 +35,11 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     name: 'store-writer',
   })
   const listeners: ((status: StoreStatus) => void)[] = []
-  const write = createCaller<WriterMethods>(writer, (status) => {
-    for (const listener of listeners) listener(status as StoreStatus)
+  const doorkeepers: ((credentials: KeptCredential[]) => void)[] = []
+  const write = createCaller<WriterMethods>(writer, (given) => {
+    const notice = given as WriterNotice
+    if ('credentials' in notice) for (const listener of doorkeepers) listener(notice.credentials)
+    else for (const listener of listeners) listener(notice)
   })
   const opened = await write.call('opened', undefined).catch((error: Error) => {
     lock.close()
@@ -89,8 +92,14 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     removeQuarantined: (id) => write.call('removeQuarantined', { id }),
     deadLetters: (query) => write.call('deadLetters', query),
     offsetAt: (time) => write.call('offsetAt', { time }),
+    saveCredential: (credential, by) => write.call('saveCredential', { credential, by }),
+    removeCredential: (id, by) => write.call('removeCredential', { id, by }),
+    touchCredentials: (used) => write.call('touchCredentials', { used }),
+    audit: (entry) => write.call('audit', { entry }),
+    audited: (query) => write.call('audited', query),
     forget: (limits) => write.call('forget', limits),
     figures: () => write.call('figures', undefined),
+    onCredentials: (listener) => void doorkeepers.push(listener),
     onStatus: (listener) => void listeners.push(listener),
     onDeath: (listener) => void mourners.push(listener),
     close() {
@@ -109,7 +118,7 @@ function startReader(path: string): Reader {
 }
 
 // A lock of SQLite's own: the system lets go of it when the process dies, however it dies.
-function lockFolder(folder: string): Database.Database {
+export function lockFolder(folder: string): Database.Database {
   let lock: Database.Database | null = null
   try {
     // For the hub alone: it keeps what its owner entrusted to it, the secrets of webhooks too.
@@ -124,6 +133,7 @@ function lockFolder(folder: string): Database.Database {
       code === 'SQLITE_BUSY'
         ? `another hub is running on the folder ${folder}: stop it, or choose another folder with --data`
         : `cannot write to the folder ${folder} (${message}): choose another one with --data, or change its permissions`,
+      code === 'SQLITE_BUSY',
     )
   }
 }

@@ -7,9 +7,11 @@ import { compilePatterns } from '../filter.ts'
 import { withoutRecords } from '../record.ts'
 import type {
   Appended,
+  AuditEntry,
   Batch,
   DeviceQuery,
   DeviceSummary,
+  KeptCredential,
   LatestPage,
   Offset,
   Opened,
@@ -18,6 +20,7 @@ import type {
 } from '../store.ts'
 import { Moved, sendNotice, serveCalls } from './calls.ts'
 import { createConsumerTable } from './consumers.ts'
+import { createCredentialTable } from './credentials.ts'
 import { createHandshakes } from './handshakes.ts'
 import { type Head, headRows, latestText } from './head.ts'
 import { loadHeads, takeBatch } from './heads.ts'
@@ -39,6 +42,8 @@ export interface WriterOptions {
 
 const firstRetryMillis = 200
 const maxRetryMillis = 5_000
+/** How late a token may be that was made or revoked on the command line. */
+const watchMillis = 250
 /**
  * What a commit waits for sealing while the log has run too far ahead, and as many times longer as it is too far. One
  * head a turn was not enough for commits of thousands of readings: two million stayed unsealed, and a start took 1.6 s
@@ -56,6 +61,7 @@ function openFile({ path, durability }: WriterOptions) {
     sealing: createSealing(db, heads),
     handshakes: createHandshakes(db),
     consumers: createConsumerTable(db),
+    credentials: createCredentialTable(db),
     quarantine: createQuarantine(db),
     retention: createRetention(db, heads),
     insertDevice: db.prepare('INSERT INTO devices (id, name, first_seen, last_seen) VALUES (?, ?, ?, ?)'),
@@ -151,7 +157,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
   function setFailure(next: string | null): void {
     if (next === failure) return
     failure = next
-    sendNotice(port, { failure } satisfies StoreStatus)
+    sendNotice(port, { failure } satisfies WriterNotice)
   }
 
   // One head a turn while sealing keeps pace, so that a commit that arrives meanwhile waits for one block at most.
@@ -216,13 +222,14 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
 
   const methods = {
     opened(): Opened {
-      const { heads, handshakes, consumers } = file
+      const { heads, handshakes, consumers, credentials } = file
       return {
         hub,
         devices: Array.from(heads.byId.values(), ({ device, name, lastStamp }) => [device, name, lastStamp]),
         metrics: [...heads.metrics],
         handshakes: handshakes.all(),
         consumers: consumers.all(),
+        credentials: credentials.list(),
         oldest: file.oldest.get() ?? 1,
         end: heads.end,
       }
@@ -258,6 +265,12 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     removeQuarantined: ({ id }: { id: number }) => file.quarantine.remove(id),
     deadLetters: ({ consumer, after, limit }: { consumer: string; after: Offset; limit: number }) =>
       file.consumers.deadLetters(consumer, after, limit),
+    saveCredential: ({ credential, by }: { credential: KeptCredential; by: AuditEntry }): void =>
+      file.credentials.save(credential, by),
+    removeCredential: ({ id, by }: { id: string; by: AuditEntry }): boolean => file.credentials.remove(id, by),
+    touchCredentials: ({ used }: { used: [id: string, at: number][] }): void => file.credentials.touch(used),
+    audit: ({ entry }: { entry: AuditEntry }): void => file.credentials.audit(entry),
+    audited: ({ before, limit }: { before: number | null; limit: number }) => file.credentials.audited(before, limit),
     offsetAt: ({ time }: { time: number }): Offset | null => file.offsetAt.get(time) ?? null,
     forget,
     figures(): StoreFigures {
@@ -276,13 +289,27 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     },
     close() {
       closed = true
+      clearInterval(watching)
       file.db.close()
       return recovering ?? undefined
     },
   }
+  // The commands that make credentials write into the file themselves.
+  const watching = setInterval(() => {
+    if (closed || recovering) return
+    try {
+      const credentials = file.credentials.changedElsewhere()
+      if (credentials) sendNotice(port, { credentials } satisfies WriterNotice)
+    } catch {
+      // The next commit tells what is wrong with the file.
+    }
+  }, watchMillis)
   serveCalls(port, methods)
   return methods
 }
+
+/** What the thread tells without being asked. */
+export type WriterNotice = StoreStatus | { credentials: KeptCredential[] }
 
 export type WriterMethods = ReturnType<typeof serveWriter>
 

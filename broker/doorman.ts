@@ -1,0 +1,53 @@
+import type { Client } from 'aedes'
+import type { Peer } from './peer.ts'
+
+/** What a client shows with its CONNECT. */
+interface Knock {
+  peer: Peer
+  clientId: string
+  username: string
+  password: string
+}
+
+/** Why a client is not let in; the return code is one of MQTT 3.1.1 §3.2.2.3. */
+interface Refusal {
+  reason: string
+  returnCode: 2 | 3 | 4 | 5
+}
+
+/** Somebody who was let in, and what that allows. */
+export interface Visitor {
+  /** Owns its client ids and sessions; empty where nobody needs credentials. */
+  identity: string
+  /** Whose telemetry is on topics that name no device. */
+  device: string
+  maySpeakFor(device: string): boolean
+  mayPublish(topic: string): boolean
+  maySubscribe(filter: string): boolean
+  /** Aborts when its credential is no longer good: the connection ends. */
+  signal: AbortSignal
+}
+
+/** Decides who comes in. */
+export interface Doorman {
+  admit(knock: Knock): Promise<Visitor | Refusal>
+}
+
+/** A client that was let in, or whose CONNECT is being looked at. */
+export interface Guest extends Client {
+  visitor?: Visitor
+}
+
+/** The hub itself, or a connection that ended before it was let in. */
+const nobody: Visitor = {
+  identity: '',
+  device: '',
+  maySpeakFor: () => true,
+  mayPublish: () => true,
+  maySubscribe: () => true,
+  signal: new AbortController().signal,
+}
+
+export function visitorOf(client: Client | null): Visitor {
+  return (client as Guest | null)?.visitor ?? nobody
+}

@@ -1,0 +1,38 @@
+import type { Access } from './access.ts'
+import type { Grant } from './grant.ts'
+
+/** What the broker tells of a client that wants to come in. */
+interface Knock {
+  peer: { address: string; names: readonly string[] }
+  clientId: string
+  username: string
+  password: string
+}
+
+// MQTT 3.1.1 §3.2.2.3
+const serverUnavailable = 3
+const badCredentials = 4
+
+/** Lets MQTT clients in, as the broker asks for it: with a user name and password, a token as either, or a certificate. */
+export function createDoorman(access: Access) {
+  return {
+    async admit({ peer, clientId, username, password }: Knock) {
+      const { address, names } = peer
+      const grant = await access.enter({ address, username, secret: password, certified: names })
+      if (!('refused' in grant)) return visitor(grant, username || clientId)
+      if (grant.refused === 'unknown') {
+        return { reason: 'user name, password, token or certificate is wrong', returnCode: badCredentials } as const
+      }
+      const seconds = Math.ceil(grant.retryAfter / 1000)
+      return { reason: `too many wrong passwords: try again in ${seconds} s`, returnCode: serverUnavailable } as const
+    },
+  }
+}
+
+function visitor(grant: Grant, login: string) {
+  const { identity, signal, mayPublish, maySubscribe } = grant
+  const maySpeakFor = (device: string): boolean => grant.has('write') && grant.covers(device)
+  // A service says by its user name which of its devices it is.
+  const device = grant.device || (maySpeakFor(login) ? login : '')
+  return { identity, device, maySpeakFor, mayPublish, maySubscribe, signal }
+}

@@ -1,0 +1,348 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { WebSocket } from 'ws'
+import { rights } from '../../src/http/rights.ts'
+import { mainFile, run, startHubProcess, temporaryFolder, waitFor } from '../hub-process.ts'
+import { command, startProtectedHub } from './protected-hub.ts'
+
+const push = (values: object): RequestInit => ({ method: 'POST', body: JSON.stringify(values) })
+
+/** A stream of the feed as it comes; `ended` when the hub has closed it. */
+async function follow(response: Response) {
+  const stream = { text: '', ended: false }
+  void (async () => {
+    try {
+      for await (const chunk of response.body ?? []) stream.text += Buffer.from(chunk).toString()
+    } catch {
+      // A connection that is cut has ended too.
+    }
+    stream.ended = true
+  })()
+  await waitFor(() => stream.text !== '')
+  return stream
+}
+
+describe('a hub that can be reached from elsewhere', () => {
+  test('does not start without credentials, and names the two commands that make it work', async () => {
+    const folder = await temporaryFolder()
+    const { code, stderr } = await run(mainFile, ['--host', '0.0.0.0', '--data', folder])
+    expect(code).toBe(1)
+    const [first = '', second = ''] = stderr.split('\n').filter((line) => line.startsWith('  telemetry-hub '))
+    const { code: made, stdout: token } = await run(mainFile, first.trim().split(' ').slice(1))
+    expect(made).toBe(0)
+    const hub = await startHubProcess({ folder, args: second.trim().split(' ').slice(1) })
+    const answer = await fetch(`${hub.http}/v1/devices`, { headers: { authorization: `Bearer ${token.trim()}` } })
+    expect(answer.status).toBe(200)
+  })
+})
+
+describe('a hub with credentials', () => {
+  test('answers nobody without a token, at any address but those that are for everybody', async () => {
+    const hub = await startProtectedHub()
+    const { paths } = await hub.get<{ paths: Record<string, object> }>('/openapi.json')
+    const addresses = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => [method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ':$1')] as const),
+    )
+    expect(addresses.length).toBeGreaterThan(25)
+    for (const [method, path] of addresses) {
+      const right = rights[`${method} ${path}`]
+      expect(right, `${method} ${path} is not in the table of rights`).toBeDefined()
+      if (right?.role === null) continue
+      const url = hub.http + path.replaceAll(/:\w+/g, '1')
+      const without = await fetch(url, { method })
+      expect([without.status, without.headers.get('www-authenticate')], `${method} ${path}`).toEqual([
+        401,
+        'Bearer realm="telemetry-hub"',
+      ])
+      const wrong = await fetch(url, { method, headers: { authorization: `Bearer ${hub.admin.slice(0, -1)}` } })
+      expect([401, 429]).toContain(wrong.status)
+    }
+    expect((await fetch(`${hub.http}/nothing`, { method: 'POST' })).status).toBe(401)
+  })
+
+  test('lets each role do what it is for, and tells what is missing', async () => {
+    const hub = await startProtectedHub()
+    const reader = await hub.command('token', 'create', '--name', 'r', '--role', 'read')
+    const writer = await hub.command('token', 'create', '--name', 'w', '--role', 'write')
+    await waitFor(async () => (await hub.as(writer, '/v1/devices/d/telemetry', push({ t: 1 }))).status === 200)
+    expect((await hub.as(reader, '/v1/devices/d/telemetry')).status).toBe(200)
+    expect((await hub.as(reader, '/v1/devices/d/telemetry', push({ t: 1 }))).status).toBe(403)
+    expect((await hub.as(writer, '/v1/devices/d/telemetry')).status).toBe(403)
+    for (const token of [reader, writer]) {
+      for (const path of ['/v1/credentials', '/v1/audit', '/v1/quarantine']) {
+        const answer = await hub.as(token, path)
+        expect(answer.status).toBe(403)
+        expect(await answer.json()).toMatchObject({ detail: 'this needs the role admin' })
+      }
+    }
+    for (const path of ['/v1/credentials', '/v1/audit', '/v1/quarantine', '/v1/devices/d/telemetry']) {
+      expect((await hub.as(hub.admin, path)).status).toBe(200)
+    }
+  })
+
+  test('shows and takes only the devices of a token, by every way in and out', async () => {
+    const hub = await startProtectedHub()
+    const token = await hub.command('token', 'create', '--name', 'k', '--role', 'read,write', '--devices', 'kit*,hall')
+    const as = (path: string, init?: RequestInit) => hub.as(token, path, init)
+    const items = ['kitchen', 'hall', 'cellar'].map((device) => ({ device, ts: 1_700_000_000_000, t: 1 }))
+    expect((await hub.as(hub.admin, '/v1/telemetry', push(items))).status).toBe(200)
+    await waitFor(async () => (await as('/v1/devices/kitchen')).status === 200)
+
+    const names = async (path: string) =>
+      ((await (await as(path)).json()) as { devices: { device: string }[] }).devices.map(({ device }) => device)
+    expect(await names('/v1/devices')).toEqual(['hall', 'kitchen'])
+    expect(await names('/v1/latest')).toEqual(['hall', 'kitchen'])
+    expect(await names('/v1/latest?devices=kit*')).toEqual(['kitchen'])
+    const feed = (await (await as('/v1/feed')).json()) as { readings: { device: string }[] }
+    expect(feed.readings.map(({ device }) => device)).toEqual(['kitchen', 'hall'])
+    for (const path of [
+      '/v1/devices/cellar',
+      '/v1/devices/cellar/telemetry',
+      '/v1/devices/cellar/telemetry/latest',
+      '/v1/latest?devices=*',
+      '/v1/devices?devices=c*',
+      '/v1/feed?device=kitchen,cellar',
+    ]) {
+      expect((await as(path)).status, path).toBe(403)
+    }
+    expect((await as('/v1/devices/cellar/telemetry', push({ t: 2 }))).status).toBe(403)
+    const batch = await as(
+      '/v1/telemetry',
+      push([
+        { device: 'kitchen', t: 2 },
+        { device: 'cellar', t: 2 },
+      ]),
+    )
+    expect(await batch.json()).toMatchObject({ accepted: 1, rejected: [{ line: 2 }] })
+    const socket = new WebSocket(`${hub.http.replace('http', 'ws')}/v1/feed?after=earliest`, {
+      headers: { authorization: `Bearer ${token}` },
+    })
+    onTestFinished(() => socket.terminate())
+    const frames: string[] = []
+    socket.on('message', (data) => frames.push(String(data)))
+    await waitFor(() => frames.some((frame) => frame.includes('kitchen')))
+    expect(frames.join()).not.toContain('cellar')
+  })
+
+  test('lets a reader work with consumers of its devices alone, and only an administrator send readings elsewhere', async () => {
+    const hub = await startProtectedHub()
+    const token = await hub.command('token', 'create', '--name', 'k', '--role', 'read', '--devices', 'kit*')
+    const put = (as: string, name: string, body: object) =>
+      hub.as(as, `/v1/consumers/${name}`, {
+        method: 'PUT',
+        body: JSON.stringify(body),
+        headers: { 'content-type': 'application/json' },
+      })
+    expect((await put(hub.admin, 'all', {})).status).toBe(201)
+    await waitFor(async () => (await put(token, 'own', { filter: { device: 'kitchen,kit-*' } })).status === 201)
+    expect((await put(token, 'more', {})).status).toBe(403)
+    expect((await put(token, 'more', { filter: { device: 'k*' } })).status).toBe(403)
+    expect((await put(token, 'own', {})).status).toBe(403)
+    const push = { url: 'https://example.com/' }
+    expect((await put(token, 'own', { filter: { device: 'kitchen' }, push })).status).toBe(403)
+    for (const path of ['', '/receive', '/acknowledge', '/seek', '/dead-letters']) {
+      const method = path === '' || path === '/dead-letters' ? 'GET' : 'POST'
+      expect((await hub.as(token, `/v1/consumers/all${path}`, { method })).status, path).toBe(403)
+    }
+    expect((await hub.as(token, '/v1/consumers/all', { method: 'DELETE' })).status).toBe(403)
+    const { consumers } = (await (await hub.as(token, '/v1/consumers')).json()) as { consumers: { name: string }[] }
+    expect(consumers.map(({ name }) => name)).toEqual(['own'])
+    expect((await hub.as(token, '/v1/consumers/own/receive', { method: 'POST' })).status).toBe(200)
+  })
+
+  test.each([
+    [
+      'over HTTP',
+      async (hub: Awaited<ReturnType<typeof startProtectedHub>>, id: string) => {
+        expect((await hub.as(hub.admin, `/v1/credentials/${id}`, { method: 'DELETE' })).status).toBe(204)
+      },
+    ],
+    [
+      'on the command line',
+      async (hub: Awaited<ReturnType<typeof startProtectedHub>>, id: string) => {
+        await hub.command('token', 'revoke', id)
+      },
+    ],
+  ])('a token that is revoked %s ends what it has open, and lets nobody in', async (_, revoke) => {
+    const hub = await startProtectedHub()
+    const token = await hub.command('token', 'create', '--name', 'r', '--role', 'read')
+    const id = token.split('_')[1] as string
+    await waitFor(async () => (await hub.as(token, '/v1/devices')).status === 200)
+    const events = await follow(await hub.as(token, '/v1/feed', { headers: { accept: 'text/event-stream' } }))
+    const lines = await follow(await hub.as(token, '/v1/feed', { headers: { accept: 'application/x-ndjson' } }))
+    const poll = hub.as(token, '/v1/feed?wait=60')
+    const socket = new WebSocket(`${hub.http.replace('http', 'ws')}/v1/feed`, {
+      headers: { authorization: `Bearer ${token}` },
+    })
+    let closed = 0
+    socket.on('close', (code) => {
+      closed = code
+    })
+    await new Promise((resolve) => socket.once('message', resolve))
+    await revoke(hub, id)
+    await waitFor(() => events.ended && lines.ended && closed === 1008)
+    await poll
+    expect((await hub.as(token, '/v1/devices')).status).toBe(401)
+  })
+
+  test('a token that expires ends what it has open', async () => {
+    const hub = await startProtectedHub()
+    const made = await hub.as(hub.admin, '/v1/credentials', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ kind: 'token', name: 'short', roles: ['read'], expires: '1s' }),
+    })
+    const { secret } = (await made.json()) as { secret: string }
+    const events = await follow(await hub.as(secret, '/v1/feed', { headers: { accept: 'text/event-stream' } }))
+    await waitFor(() => events.ended)
+    expect((await hub.as(secret, '/v1/devices')).status).toBe(401)
+  })
+
+  test('slows down who guesses, and not those who were let in before', async () => {
+    const hub = await startProtectedHub()
+    expect((await hub.as(hub.admin, '/v1/devices')).status).toBe(200)
+    const guess = () => hub.as(`${hub.admin.slice(0, -4)}AAAA`, '/v1/devices')
+    const slowed = await waitFor(async () => {
+      const answer = await guess()
+      return answer.status === 429 && answer
+    })
+    expect(Number(slowed.headers.get('retry-after'))).toBeGreaterThan(0)
+    expect((await hub.as(hub.admin, '/v1/devices')).status).toBe(200)
+    const metrics = await (await hub.as(hub.admin, '/metrics')).text()
+    expect(metrics).toMatch(/hub_access_failed_total [1-9]/)
+    expect(metrics).toMatch(/hub_access_slowed_total [1-9]/)
+  })
+
+  test('keeps hashes of secrets and not the secrets, and writes them into no log', async () => {
+    const hub = await startProtectedHub({ args: ['--log-level', 'debug'] })
+    const made = await hub.as(hub.admin, '/v1/credentials', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ kind: 'device', name: 'd', password: 'correct horse battery' }),
+    })
+    expect(await made.json()).toMatchObject({ secret: null })
+    await hub.kill('SIGTERM')
+    const file = readFileSync(join(hub.folder, 'hub.db'))
+    for (const secret of [hub.admin.split('_').slice(2).join('_'), 'correct horse battery']) {
+      expect(file.includes(secret)).toBe(false)
+      expect(hub.output()).not.toContain(secret)
+    }
+    expect(file.includes('scrypt$16384$8$5$')).toBe(true)
+  })
+
+  test('keeps who did what, by whom and from where', async () => {
+    const hub = await startProtectedHub()
+    await hub.as(hub.admin, '/v1/consumers/c', {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json' },
+      body: '{}',
+    })
+    await hub.as(hub.admin, '/v1/consumers/c', { method: 'DELETE' })
+    await hub.command('device', 'create', 'kitchen')
+    await hub.command('device', 'revoke', 'kitchen')
+    const { entries } = (await (await hub.as(hub.admin, '/v1/audit')).json()) as {
+      entries: { action: string; actor: string; subject: string }[]
+    }
+    expect(entries.map(({ action }) => action)).toEqual([
+      'credential.revoke',
+      'credential.create',
+      'consumer.delete',
+      'consumer.put',
+      'credential.create',
+    ])
+    expect(entries[0]?.actor).toContain('on the command line')
+    expect(entries[2]).toMatchObject({
+      subject: '/v1/consumers/c',
+      actor: expect.stringContaining('(admin), 127.0.0.1'),
+    })
+    const page = await hub.as(hub.admin, '/v1/audit?limit=2')
+    expect(page.headers.get('link')).toContain('rel="next"')
+  })
+
+  test('signs a browser in with a cookie that scripts and other sites cannot use, and out again', async () => {
+    const hub = await startProtectedHub()
+    const json = { 'content-type': 'application/json' }
+    const wrong = { method: 'POST', headers: json, body: JSON.stringify({ token: 'nonsense' }) }
+    expect((await fetch(`${hub.http}/v1/session`, wrong)).status).toBe(401)
+    const right = { ...wrong, body: JSON.stringify({ token: hub.admin }) }
+    const answer = await fetch(`${hub.http}/v1/session`, right)
+    expect(answer.status).toBe(204)
+    const cookie = answer.headers.get('set-cookie') as string
+    expect(cookie).toMatch(/HttpOnly; SameSite=Strict/)
+    const headers = { cookie: cookie.split(';')[0] as string }
+    expect((await fetch(`${hub.http}/v1/devices`, { headers })).status).toBe(200)
+    expect(await (await fetch(`${hub.http}/v1/session`, { headers })).json()).toMatchObject({
+      open: false,
+      roles: ['admin'],
+    })
+    const foreign = await fetch(`${hub.http}/v1/devices`, { headers: { ...headers, origin: 'http://evil.example' } })
+    expect(foreign.status).toBe(403)
+    const out = await fetch(`${hub.http}/v1/session`, { method: 'DELETE', headers })
+    expect(out.headers.get('set-cookie')).toContain('Max-Age=0')
+  })
+})
+
+test('the first credential ends what came in while nobody needed one', async () => {
+  const hub = await startHubProcess()
+  const events = await follow(await fetch(`${hub.http}/v1/feed`, { headers: { accept: 'text/event-stream' } }))
+  expect(await hub.get('/v1/session')).toMatchObject({ open: true })
+  command(hub.folder, 'token', 'create', '--name', 'admin', '--role', 'admin')
+  await waitFor(() => events.ended)
+  expect((await fetch(`${hub.http}/v1/devices`)).status).toBe(401)
+})
+
+describe('what browsers are told', () => {
+  test('every answer says that it is data, or a page that runs nothing but files of the hub', async () => {
+    const hub = await startHubProcess()
+    for (const [path, policy] of [
+      ['/v1/devices', /default-src 'none'/],
+      ['/v1/devices/nothing', /default-src 'none'/],
+      ['/nothing', /default-src 'none'/],
+      ['/', /default-src 'self'/],
+      ['/app.js', /default-src 'self'/],
+      ['/docs', /default-src 'self'/],
+    ] as const) {
+      const { headers } = await fetch(hub.http + path)
+      expect([path, headers.get('content-security-policy')]).toEqual([path, expect.stringMatching(policy)])
+      expect(headers.get('content-security-policy')).not.toContain('unsafe-eval')
+      expect(headers.get('x-content-type-options')).toBe('nosniff')
+      expect(headers.get('referrer-policy')).toBe('no-referrer')
+    }
+    expect(await (await fetch(hub.http)).text()).not.toMatch(/<script>|onclick=|style="/)
+  })
+
+  test('pages of others may use the API only where the hub is told so, and never with its cookie', async () => {
+    const origin = 'https://app.example.com'
+    const closed = await startProtectedHub()
+    const refused = await closed.as(closed.admin, '/v1/devices', { headers: { origin } })
+    expect([refused.status, refused.headers.get('access-control-allow-origin')]).toEqual([403, null])
+    const hub = await startProtectedHub({ args: ['--cors-origins', origin] })
+    const allowed = await hub.as(hub.admin, '/v1/devices', { headers: { origin } })
+    expect([allowed.status, allowed.headers.get('access-control-allow-origin')]).toEqual([200, origin])
+    expect(allowed.headers.get('access-control-allow-credentials')).toBe(null)
+    const preflight = await fetch(`${hub.http}/v1/devices`, {
+      method: 'OPTIONS',
+      headers: { origin, 'access-control-request-method': 'GET', 'access-control-request-headers': 'authorization' },
+    })
+    expect([preflight.status, preflight.headers.get('access-control-allow-headers')]).toEqual([204, 'authorization'])
+    const other = await hub.as(hub.admin, '/v1/devices', { headers: { origin: 'https://evil.example.com' } })
+    expect(other.status).toBe(403)
+  })
+})
+
+test('a credential that makes no sense is refused with what is expected', async () => {
+  const folder = await temporaryFolder()
+  for (const [args, said] of [
+    [['token', 'create', '--name', 'x'], /a token needs roles: some of admin, read, write/],
+    [['token', 'create', '--name', 'x', '--role', 'owner'], /"owner" is no role/],
+    [['token', 'create', '--name', 'x', '--role', 'read', '--expires', 'soon'], /expected a duration/],
+    [['device', 'create', 'a/b'], /device/],
+    [['device', 'create', 'a', '--role', 'read'], /a device has no roles/],
+    [['token', 'revoke', 'nobody'], /there is no token "nobody"/],
+    [['token', 'destroy'], /takes create, list or revoke/],
+  ] as const) {
+    const { code, stderr } = await run(mainFile, [...args, '--data', folder])
+    expect([code, stderr]).toEqual([1, expect.stringMatching(said)])
+  }
+})

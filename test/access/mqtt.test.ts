@@ -1,0 +1,220 @@
+import { connect, type IClientOptions, type MqttClient } from 'mqtt'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { startHubProcess, waitFor } from '../hub-process.ts'
+import { command, commandWith, type ProtectedHub, startProtectedHub } from './protected-hub.ts'
+
+/** A client, and how its connection ended; the CONNACK code when it was refused. */
+async function open(hub: ProtectedHub, options: IClientOptions, url = hub.mqtt) {
+  const client: MqttClient = connect(url, { reconnectPeriod: 0, ...options })
+  onTestFinished(() => client.endAsync(true).then(() => {}))
+  let closed = false
+  client.on('close', () => {
+    closed = true
+  })
+  const code = await new Promise<number>((resolve) => {
+    client.once('connect', () => resolve(0))
+    client.once('error', (error) => resolve((error as { code?: number }).code ?? -1))
+  })
+  client.on('error', () => {})
+  return { client, code, isClosed: () => closed }
+}
+
+const telemetry = (device: string) => `devices/${device}/telemetry`
+
+async function devicesOf(hub: ProtectedHub): Promise<string[]> {
+  const { devices } = (await (await hub.as(hub.admin, '/v1/devices')).json()) as { devices: { device: string }[] }
+  return devices.map(({ device }) => device)
+}
+
+/** Publishes, and tells whether that was acknowledged or ended the connection. */
+async function publishes(
+  { client, isClosed }: Awaited<ReturnType<typeof open>>,
+  topic: string,
+  payload = '{"t":1}',
+): Promise<boolean> {
+  let acknowledged = false
+  client.publish(topic, payload, { qos: 1 }, (error) => {
+    acknowledged = !error
+  })
+  await waitFor(() => acknowledged || isClosed())
+  return acknowledged
+}
+
+describe('a device', () => {
+  test('comes in with its password, its secret as password or as user name, or a password of its own', async () => {
+    const hub = await startProtectedHub()
+    const secret = await hub.command('device', 'create', 'kitchen')
+    commandWith('correct horse battery\n', hub.folder, 'device', 'create', 'hall', '--password-stdin')
+    await waitFor(async () => (await open(hub, { username: 'hall', password: 'correct horse battery' })).code === 0)
+    const ways: [IClientOptions, string][] = [
+      [{ username: 'kitchen', password: secret }, 'kitchen'],
+      // As ThingsBoard's devices do.
+      [{ username: secret }, 'kitchen'],
+      [{ username: 'hall', password: 'correct horse battery' }, 'hall'],
+    ]
+    for (const [options, device] of ways) {
+      for (const url of [hub.mqtt, `ws://127.0.0.1:${hub.httpPort}/mqtt`]) {
+        const connection = await open(hub, options, url)
+        expect(connection.code).toBe(0)
+        expect(await publishes(connection, 'v1/devices/me/telemetry')).toBe(true)
+        expect(await publishes(connection, telemetry(device))).toBe(true)
+      }
+    }
+    expect(await devicesOf(hub)).toEqual(['hall', 'kitchen'])
+  })
+
+  test('that is unknown, or shows what is wrong, is refused with code 4, and with 3 when it guesses on', async () => {
+    const hub = await startProtectedHub()
+    const secret = await hub.command('device', 'create', 'kitchen')
+    expect((await open(hub, {})).code).toBe(4)
+    expect((await open(hub, { username: 'kitchen' })).code).toBe(4)
+    expect((await open(hub, { username: 'nobody', password: 'x' })).code).toBe(4)
+    expect((await open(hub, { username: 'kitchen', password: secret })).code).toBe(0)
+    await waitFor(async () => (await open(hub, { username: 'kitchen', password: 'wrong' })).code === 3)
+    // Who was let in before is not locked out by somebody else.
+    expect((await open(hub, { username: 'kitchen', password: secret })).code).toBe(0)
+  })
+
+  test('publishes and subscribes to its own topics; other filters are answered 0x80, other topics end it', async () => {
+    const hub = await startProtectedHub()
+    const password = await hub.command('device', 'create', 'kitchen')
+    const options = { username: 'kitchen', password }
+    const connection = await open(hub, options)
+    expect(await publishes(connection, 'devices/kitchen/telemetry/t', '1')).toBe(true)
+    const filters = [
+      'devices/kitchen/#',
+      'devices/kitchen/status',
+      'v1/devices/me/#',
+      'devices/hall/#',
+      'devices/+/status',
+      '#',
+    ]
+    const granted = await new Promise<number[]>((resolve) =>
+      connection.client.subscribe(filters, { qos: 1 }, (_error, _granted, packet) => {
+        resolve((packet?.granted ?? []) as number[])
+      }),
+    )
+    expect(granted).toEqual([1, 1, 1, 128, 128, 128])
+    for (const topic of [telemetry('hall'), 'devices/hall/anything', 'elsewhere', telemetry('kitchen2')]) {
+      expect(await publishes(await open(hub, options), topic), topic).toBe(false)
+    }
+    expect(await devicesOf(hub)).toEqual(['kitchen'])
+    expect(hub.output()).toContain('not allowed to publish to elsewhere')
+  })
+
+  test('is not listened to when it speaks for others without waiting for an answer', async () => {
+    const hub = await startProtectedHub()
+    const password = await hub.command('device', 'create', 'kitchen')
+    const connection = await open(hub, { username: 'kitchen', password })
+    for (let n = 0; n < 50; n++) connection.client.publish(telemetry('kitchen'), `{"n":${n}}`, { qos: 0 })
+    for (let n = 0; n < 50; n++) connection.client.publish(telemetry('hall'), `{"n":${n}}`, { qos: 0 })
+    await waitFor(connection.isClosed)
+    expect(await devicesOf(hub)).toEqual(['kitchen'])
+  })
+
+  test('that is a gateway speaks for the devices of its patterns, on native topics and in payloads that name them', async () => {
+    const hub = await startProtectedHub()
+    const password = await hub.command(
+      'device',
+      'create',
+      'gateway',
+      '--devices',
+      'gateway,sensor-*',
+      '--publish',
+      'bridge/{device}/log',
+    )
+    const connection = await open(hub, { username: 'gateway', password })
+    expect(await publishes(connection, telemetry('sensor-1'))).toBe(true)
+    expect(await publishes(connection, 'bridge/sensor-1/log', 'text')).toBe(true)
+    expect(await publishes(connection, 'v1/gateway/telemetry', '{"sensor-2":[{"t":1}]}')).toBe(true)
+    expect(await publishes(connection, 'v1/gateway/telemetry', '{"sensor-3":[{"t":1}],"hall":[{"t":1}]}')).toBe(true)
+    expect(await devicesOf(hub)).toEqual(['sensor-1', 'sensor-2'])
+    const { entries } = (await (await hub.as(hub.admin, '/v1/quarantine')).json()) as { entries: { reason: string }[] }
+    expect(entries[0]?.reason).toContain('may not speak for')
+    expect(await publishes(connection, 'bridge/hall/log', 'text')).toBe(false)
+  })
+
+  test('leaves no will where it may not publish', async () => {
+    const hub = await startProtectedHub()
+    const password = await hub.command('device', 'create', 'kitchen')
+    const will = (topic: string) => ({
+      username: 'kitchen',
+      password,
+      will: { topic, payload: Buffer.from('x'), qos: 1 as const, retain: false },
+    })
+    expect((await open(hub, will('devices/hall/gone'))).code).toBe(5)
+    expect((await open(hub, will('devices/kitchen/gone'))).code).toBe(0)
+  })
+
+  test('cannot take a client id that somebody else uses', async () => {
+    const hub = await startProtectedHub()
+    const kitchen = { username: 'kitchen', password: await hub.command('device', 'create', 'kitchen') }
+    const hall = { username: 'hall', password: await hub.command('device', 'create', 'hall') }
+    const first = await open(hub, { ...kitchen, clientId: 'one' })
+    expect((await open(hub, { ...hall, clientId: 'one' })).code).toBe(2)
+    expect(first.isClosed()).toBe(false)
+    // Its owner takes it over. [MQTT-3.1.4-2]
+    expect((await open(hub, { ...kitchen, clientId: 'one' })).code).toBe(0)
+    await waitFor(first.isClosed)
+  })
+
+  test('whose credential is revoked is disconnected at once and not let in again', async () => {
+    const hub = await startProtectedHub()
+    const options = { username: 'kitchen', password: await hub.command('device', 'create', 'kitchen') }
+    const connection = await open(hub, options)
+    expect(await publishes(connection, telemetry('kitchen'))).toBe(true)
+    await hub.command('device', 'revoke', 'kitchen')
+    await waitFor(connection.isClosed)
+    expect((await open(hub, options)).code).toBe(4)
+  })
+})
+
+describe('a token over MQTT', () => {
+  test('publishes with write, subscribes with read, for its devices', async () => {
+    const hub = await startProtectedHub()
+    const writer = await hub.command('token', 'create', '--name', 'w', '--role', 'write', '--devices', 'kit*')
+    const reader = await hub.command('token', 'create', '--name', 'r', '--role', 'read', '--devices', 'kit*')
+    const listening = await open(hub, { username: reader })
+    const granted = await new Promise<number[]>((resolve) =>
+      listening.client.subscribe(['devices/kitchen/telemetry', 'devices/+/telemetry'], (_e, _g, packet) =>
+        resolve((packet?.granted ?? []) as number[]),
+      ),
+    )
+    expect(granted).toEqual([0, 128])
+    const heard: string[] = []
+    listening.client.on('message', (topic) => heard.push(topic))
+    const writing = await open(hub, { username: 'service', password: writer })
+    expect(await publishes(writing, telemetry('kitchen'))).toBe(true)
+    await waitFor(() => heard.includes(telemetry('kitchen')))
+    expect(await publishes(writing, telemetry('hall'))).toBe(false)
+    expect(await publishes(listening, telemetry('kitchen'))).toBe(false)
+  })
+
+  test('with all devices and both roles is a client like that of any broker', async () => {
+    const hub = await startProtectedHub()
+    const secret = await hub.command('token', 'create', '--name', 's', '--role', 'read,write')
+    const { client } = await open(hub, { username: secret })
+    const heard: string[] = []
+    client.on('message', (topic) => heard.push(topic))
+    await client.subscribeAsync('#')
+    await client.publishAsync('any/topic', 'x', { qos: 1 })
+    await waitFor(() => heard.includes('any/topic'))
+  })
+})
+
+test('a connection of before the first credential ends with it', async () => {
+  const hub = (await startHubProcess()) as ProtectedHub
+  const { isClosed } = await open(hub, {})
+  command(hub.folder, 'token', 'create', '--name', 'admin', '--role', 'admin')
+  await waitFor(isClosed)
+  expect((await open(hub, {})).code).toBe(4)
+})
+
+test('the simulator and the demo work with a hub that has credentials', async () => {
+  const hub = await startProtectedHub({ args: ['--demo'] })
+  const seen = await waitFor(async () => {
+    const devices = await devicesOf(hub)
+    return devices.length === 12 && devices
+  })
+  expect(seen.every((device) => device.startsWith('demo-'))).toBe(true)
+})
