@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { SecureContextOptions } from 'node:tls'
 import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
@@ -9,9 +10,11 @@ import { guarded, maxUnsentBytes } from './guard.ts'
 import { createIngest } from './ingest.ts'
 import type { Limits } from './limits.ts'
 import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
+import type { Peer } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
-import { createWrites } from './writes.ts'
+import { listenTls, type TlsListener } from './tls-listener.ts'
+import { createWrites, socketBuffer } from './writes.ts'
 
 export interface BrokerOptions {
   sink: Sink
@@ -23,14 +26,16 @@ export interface BrokerOptions {
   /** Why nothing can be stored at present: then nobody new comes in, whose messages would only wait. */
   failure(): string | null
   /** A connection was closed for what it did; for the log. */
-  onRefused(client: string, reason: string): void
+  onRefused(client: string, reason: string, peer: Peer | undefined): void
 }
 
 export interface Broker {
   /** Listens for MQTT over TCP; resolves with the port. */
   listen(port: number, host: string): Promise<number>
+  /** Listens for MQTT over TLS; with `ca`, clients may show a certificate that it has signed. */
+  listenTls(port: number, host: string, tls: SecureContextOptions): Promise<Pick<TlsListener, 'port' | 'renew'>>
   /** Speaks MQTT over any stream, such as a WebSocket. */
-  attach(stream: Duplex): void
+  attach(stream: Duplex, peer: Peer): void
   isOnline(device: string): boolean
   readonly figures: BrokerFigures
   /**
@@ -50,8 +55,6 @@ interface BrokerFigures {
   sessions: Sessions['figures']
 }
 
-// Larger reads make larger commits: all that one read holds is parsed and committed together.
-const socketBuffer = 256 * 1024
 const maxClientIdLength = 128
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
@@ -64,6 +67,8 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   // A connection that ends fails all that it still had to do; one line tells it.
   const complained = new WeakSet<Client>()
   const streams = new Set<Duplex>()
+  const peers = new WeakMap<Client, Peer>()
+  const tlsListeners: TlsListener[] = []
   let published = 0
   let refused = 0
   let dropped = 0
@@ -120,13 +125,13 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   })
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
-  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
+  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message, undefined))
 
   function refuse(client: Client, error: Error): void {
     refused++
     if (closing || complained.has(client)) return
     complained.add(client)
-    options.onRefused(client.id ?? '', error.message)
+    options.onRefused(client.id ?? '', error.message, peers.get(client))
   }
 
   function publishPresence(device: string, { state, since }: Presence): void {
@@ -157,19 +162,46 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       : packet
   }
 
-  const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {
-    writes.coalesce(socket)
-    attach(socket)
+  const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket) => {
+    take(socket, { address: socket.remoteAddress ?? '', names: [], secure: false })
   })
 
-  function attach(stream: Duplex): void {
+  function take(socket: Socket, peer: Peer): void {
+    writes.coalesce(socket)
+    attach(socket, peer)
+  }
+
+  function attach(stream: Duplex, peer: Peer): void {
+    track(stream)
+    const client = aedes.handle(stream)
+    // Before its first packet is read.
+    peers.set(client, peer)
+    takeFastPath(client)
+  }
+
+  function track(stream: Duplex): void {
     streams.add(stream)
     stream.on('close', () => streams.delete(stream))
-    takeFastPath(aedes.handle(stream))
   }
 
   return {
     listen: (port, host) => listen(server, port, host),
+    async listenTls(port, host, tls) {
+      const listener = await listenTls({
+        port,
+        host,
+        tls,
+        handshakeTimeout: options.limits.connectTimeout,
+        onSocket: track,
+        onConnection: take,
+        onRefused(peer, reason) {
+          refused++
+          if (!closing) options.onRefused('', reason, peer)
+        },
+      })
+      tlsListeners.push(listener)
+      return listener
+    },
     attach,
     isOnline: presence.isOnline,
     get figures() {
@@ -184,12 +216,15 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
     async close(settled) {
       closing = true
-      const serverClosed = new Promise<void>((resolve) => server.close(() => resolve()))
+      const serversClosed = [
+        new Promise<void>((resolve) => server.close(() => resolve())),
+        ...tlsListeners.map((listener) => listener.close()),
+      ]
       await settled()
       await new Promise<void>((resolve) => aedes.close(resolve))
       // Aedes knows only those who have sent their CONNECT.
       for (const stream of streams) stream.destroy()
-      await serverClosed
+      await Promise.all(serversClosed)
     },
   }
 }

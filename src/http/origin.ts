@@ -14,7 +14,8 @@ export function refuseForeignPages(app: FastifyInstance): void {
     if (!loopback.test(host)) {
       throw new Problem('foreign-origin', `this hub is not "${host}"`, 'use localhost or 127.0.0.1 in the address')
     }
-    if (origin !== undefined && origin !== `http://${host}`) {
+    // `Origin` leaves out the port that is usual for its scheme, and so does `Host`.
+    if (origin !== undefined && origin !== `${request.protocol}://${host}`) {
       throw new Problem('foreign-origin', `pages of ${origin} may not use this hub`)
     }
   })

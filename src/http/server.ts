@@ -1,3 +1,4 @@
+import type { SecureContextOptions } from 'node:tls'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
 import fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
@@ -19,8 +20,12 @@ import { quarantineRoutes } from './quarantine-routes.ts'
 const maxBodyBytes = 4 * 1024 * 1024
 const maxFrameBytes = 1024 * 1024
 
-/** The HTTP side of the hub, not listening yet. */
-export async function createHttpServer(context: HttpContext, log: Logger): Promise<FastifyInstance> {
+/** The HTTP side of the hub, not listening yet; with `tls` it speaks HTTPS. */
+export async function createHttpServer(
+  context: HttpContext,
+  log: Logger,
+  tls: SecureContextOptions | null,
+): Promise<FastifyInstance> {
   const options: FastifyServerOptions = {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
@@ -29,7 +34,9 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
   }
-  const app = fastify(options).withTypeProvider<TypeBoxTypeProvider>()
+  // Fastify has a type of its own for each kind of server; no route here knows the difference.
+  const served = (tls ? { ...options, https: tls } : options) as FastifyServerOptions
+  const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   answerProblems(app as unknown as FastifyInstance, context.failure)
   refuseForeignPages(app as unknown as FastifyInstance)
   const addresses: Address[] = []
@@ -51,7 +58,8 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     handler: () => {
       throw new Problem('upgrade-required', 'MQTT over WebSocket is spoken here, subprotocol "mqtt"')
     },
-    wsHandler: (socket) => context.attachMqtt(createWebSocketStream(socket)),
+    wsHandler: (socket, { ip, protocol }) =>
+      context.attachMqtt(createWebSocketStream(socket), { address: ip, names: [], secure: protocol === 'https' }),
   })
   await app.register(ingestRoutes(context))
   await app.register(deviceRoutes(context))
