@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { SecureContextOptions } from 'node:tls'
 import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
@@ -13,7 +14,8 @@ import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.
 import type { Peer } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
-import { createWrites } from './writes.ts'
+import { listenTls, type TlsListener } from './tls-listener.ts'
+import { createWrites, socketBuffer } from './writes.ts'
 
 export interface BrokerOptions {
   sink: Sink
@@ -26,12 +28,14 @@ export interface BrokerOptions {
   /** Why nothing can be stored at present: then nobody new comes in, whose messages would only wait. */
   failure(): string | null
   /** A connection was closed for what it did; for the log. */
-  onRefused(client: string, reason: string): void
+  onRefused(client: string, reason: string, peer: Peer | undefined): void
 }
 
 export interface Broker {
   /** Listens for MQTT over TCP; resolves with the port. */
   listen(port: number, host: string): Promise<number>
+  /** Listens for MQTT over TLS; with `ca`, clients may show a certificate that it has signed. */
+  listenTls(port: number, host: string, tls: SecureContextOptions): Promise<Pick<TlsListener, 'port' | 'renew'>>
   /** Speaks MQTT over any stream, such as a WebSocket. */
   attach(stream: Duplex, peer: Peer): void
   isOnline(device: string): boolean
@@ -53,8 +57,6 @@ interface BrokerFigures {
   sessions: Sessions['figures']
 }
 
-// Larger reads make larger commits: all that one read holds is parsed and committed together.
-const socketBuffer = 256 * 1024
 const maxClientIdLength = 128
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
@@ -63,11 +65,12 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const persistence = createSessions(options.sink, options.limits, options.handshakes)
   const { sessions } = persistence
   const presence = createPresence<Client>(publishPresence)
-  const peers = new WeakMap<object, Peer>()
   const knocks = new WeakMap<Client, { refusal: AuthenticateError | null; willTopic: string | null }>()
   // A connection that ends fails all that it still had to do; one line tells it.
   const complained = new WeakSet<Client>()
   const streams = new Set<Duplex>()
+  const peers = new WeakMap<Client, Peer>()
+  const tlsListeners: TlsListener[] = []
   let published = 0
   let refused = 0
   let dropped = 0
@@ -125,13 +128,13 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   })
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
-  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
+  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message, undefined))
 
   /** Lets a client in, or says why not. */
   async function admit(client: Guest, username: string, password: string): Promise<AuthenticateError | null> {
     const { refusal: problem, willTopic } = knocks.get(client) ?? { refusal: null, willTopic: null }
     if (problem) return problem
-    const peer = peers.get(client.conn) as Peer
+    const peer = peers.get(client) as Peer
     const visitor = await options.doorman.admit({ peer, clientId: client.id, username, password })
     if ('reason' in visitor) return refusal(visitor.reason, visitor.returnCode)
     const owner = ownerOf(client.id)
@@ -159,7 +162,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     refused++
     if (closing || complained.has(client)) return
     complained.add(client)
-    options.onRefused(client.id ?? '', error.message)
+    options.onRefused(client.id ?? '', error.message, peers.get(client))
   }
 
   function publishPresence(device: string, { state, since }: Presence): void {
@@ -190,20 +193,46 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       : packet
   }
 
-  const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {
-    writes.coalesce(socket)
-    attach(socket, { address: socket.remoteAddress ?? '', names: [], secure: false })
+  const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket) => {
+    take(socket, { address: socket.remoteAddress ?? '', names: [], secure: false })
   })
 
+  function take(socket: Socket, peer: Peer): void {
+    writes.coalesce(socket)
+    attach(socket, peer)
+  }
+
   function attach(stream: Duplex, peer: Peer): void {
+    track(stream)
+    const client = aedes.handle(stream)
+    // Before its first packet is read.
+    peers.set(client, peer)
+    takeFastPath(client)
+  }
+
+  function track(stream: Duplex): void {
     streams.add(stream)
-    peers.set(stream, peer)
     stream.on('close', () => streams.delete(stream))
-    takeFastPath(aedes.handle(stream))
   }
 
   return {
     listen: (port, host) => listen(server, port, host),
+    async listenTls(port, host, tls) {
+      const listener = await listenTls({
+        port,
+        host,
+        tls,
+        handshakeTimeout: options.limits.connectTimeout,
+        onSocket: track,
+        onConnection: take,
+        onRefused(peer, reason) {
+          refused++
+          if (!closing) options.onRefused('', reason, peer)
+        },
+      })
+      tlsListeners.push(listener)
+      return listener
+    },
     attach,
     isOnline: presence.isOnline,
     get figures() {
@@ -218,12 +247,15 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
     async close(settled) {
       closing = true
-      const serverClosed = new Promise<void>((resolve) => server.close(() => resolve()))
+      const serversClosed = [
+        new Promise<void>((resolve) => server.close(() => resolve())),
+        ...tlsListeners.map((listener) => listener.close()),
+      ]
       await settled()
       await new Promise<void>((resolve) => aedes.close(resolve))
       // Aedes knows only those who have sent their CONNECT.
       for (const stream of streams) stream.destroy()
-      await serverClosed
+      await Promise.all(serversClosed)
     },
   }
 }

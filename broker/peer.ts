@@ -1,8 +1,8 @@
-/** The other end of a connection. */
+/** Who is at the other end of a connection, as far as its transport can tell. */
 export interface Peer {
   address: string
-  /** In its client certificate, which was verified. */
+  /** What a client certificate that was verified calls its owner: common name, DNS names, URIs. Without one none. */
   names: readonly string[]
-  /** The connection is encrypted. */
+  /** Whether nobody on the way can read along. */
   secure: boolean
 }

@@ -1,5 +1,11 @@
 import type { Socket } from 'node:net'
 
+/**
+ * Larger reads make larger commits: all that one read holds is parsed and committed together. And a subscriber who reads
+ * slowly is waited for only beyond so much.
+ */
+export const socketBuffer = 256 * 1024
+
 export interface Writes {
   /** From now on, what one turn writes to the socket goes out as one buffer. */
   coalesce(socket: Socket): void
@@ -47,7 +53,8 @@ export function createWrites(): Writes {
       const piece = typeof chunk === 'string' ? Buffer.from(chunk, encoding as BufferEncoding) : chunk
       if (pieces.push(piece) === 1 && waiting.push(flush) === 1) setImmediate(flushAll)
       bytes += piece.length
-      if (socket.writableLength + bytes < socket.writableHighWaterMark) return true
+      // Not its own mark: a TLS socket cannot be given one.
+      if (socket.writableLength + bytes < socketBuffer) return true
       full = true
       return false
     }

@@ -51,7 +51,10 @@ export interface FollowOptions {
 
 /** A hub in this process. */
 export interface EmbeddedHub {
-  readonly mqttPort: number
+  /** `null` with `mqttPort: 'off'`. */
+  readonly mqttPort: number | null
+  /** `null` without a certificate. */
+  readonly mqttTlsPort: number | null
   readonly httpPort: number
   /** Resolves when the readings are on disk and in every answer. Rejects when the hub is closing and nothing was stored. */
   ingest(readings: readonly GivenReading[]): Promise<Ingested>
@@ -67,7 +70,15 @@ const heartbeatMillis = 15_000
 
 /** Opens a hub with all its doors, MQTT and HTTP on this machine. Rejects with `StartError` and what to do when it cannot. */
 export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> {
-  const config = { ...defaultConfig(), mqttPort: 0, httpPort: 0, logLevel: 'warn', ...options, demo: false }
+  const config = {
+    ...defaultConfig(),
+    mqttPort: 0,
+    mqttTlsPort: 0,
+    httpPort: 0,
+    logLevel: 'warn',
+    ...options,
+    demo: false,
+  }
   const hub = await startHub(config, version, await createLog(config.logLevel))
   const { feed, sink, window, id } = hub
 
@@ -103,5 +114,12 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
     }
   }
 
-  return { mqttPort: hub.mqttPort, httpPort: hub.httpPort, ingest, feed: follow, close: hub.close }
+  return {
+    mqttPort: hub.mqttPort,
+    mqttTlsPort: hub.mqttTlsPort,
+    httpPort: hub.httpPort,
+    ingest,
+    feed: follow,
+    close: hub.close,
+  }
 }

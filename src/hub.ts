@@ -1,3 +1,4 @@
+import { Server as HttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
@@ -15,6 +16,7 @@ import { startRetention } from './retention.ts'
 import type { Config } from './settings.ts'
 import { UnusableFile } from './store/sqlite/schema.ts'
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
+import { loadTls, watchTls } from './tls.ts'
 import { createWriter } from './writer.ts'
 
 /** How long readers that do not read may hold up a stop. */
@@ -22,7 +24,9 @@ const readerGraceMillis = 1_000
 
 /** A hub that runs. */
 export interface Hub {
-  mqttPort: number
+  /** `null`: nothing listens. */
+  mqttPort: number | null
+  mqttTlsPort: number | null
   httpPort: number
   /** Names this hub in its cursors. */
   id: string
@@ -36,6 +40,7 @@ export interface Hub {
 
 /** Puts all rooms together and opens the doors. Throws `StartError` with what to do when it cannot. */
 export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
+  const tls = loadTls(config)
   // The store opens on a thread of its own; meanwhile this one loads what speaks to the world.
   const [store, { createBroker }, { createHttpServer }] = await Promise.all([
     openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
@@ -58,6 +63,8 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     throw openToAll(config)
   }
   store.onCredentials(access.replace)
+  if (!loopbackOnly && !tls)
+    log.warn('without a certificate, tokens and passwords cross the network in clear: see --tls-cert')
   let failure: string | null = null
   store.onStatus((status) => {
     if (status.failure !== null)
@@ -94,7 +101,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     doorman: createDoorman(access),
     handshakes: store.opened.handshakes,
     failure: () => failure,
-    onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),
+    onRefused: (client, reason, peer) => log.warn({ client, ...peer }, `an MQTT connection has ended: ${reason}`),
   })
   // Its modules load when somebody first asks for figures.
   let metrics: Promise<() => Promise<string>> | null = null
@@ -136,12 +143,16 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       attachMqtt: broker.attach,
     },
     log,
+    tls,
   )
   const stopRetention = startRetention(store, config, log)
+
+  let stopWatching = () => {}
 
   let closing: Promise<void> | null = null
   // The reverse of the start: no new messages, the last commit and its acknowledgements, the readers, the file.
   async function close(): Promise<void> {
+    stopWatching()
     stopRetention()
     await broker.close(writer.settled)
     await consumers.close()
@@ -155,7 +166,8 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     await store.close()
   }
   const hub: Hub = {
-    mqttPort: 0,
+    mqttPort: null,
+    mqttTlsPort: null,
     httpPort: 0,
     id: store.opened.hub,
     feed,
@@ -168,7 +180,27 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     },
   }
   try {
-    hub.mqttPort = await broker.listen(config.mqttPort, config.host).catch(portProblem('--mqtt-port', config.mqttPort))
+    const { host, mqttPort, mqttTlsPort } = config
+    if (mqttPort !== 'off') {
+      hub.mqttPort = await broker.listen(mqttPort, host).catch(portProblem('--mqtt-port', mqttPort))
+    }
+    if (tls) {
+      const mqtts =
+        mqttTlsPort === 'off'
+          ? null
+          : await broker.listenTls(mqttTlsPort, host, tls).catch(portProblem('--mqtt-tls-port', mqttTlsPort))
+      hub.mqttTlsPort = mqtts?.port ?? null
+      stopWatching = watchTls(
+        config,
+        tls,
+        (renewed) => {
+          mqtts?.renew(renewed)
+          if (http.server instanceof HttpsServer) http.server.setSecureContext(renewed)
+          log.info(`new connections get the certificate that is now in ${config.tlsCert}`)
+        },
+        (error) => log.error(`the certificate of before stays in use: ${error.message}`),
+      )
+    }
     await http
       .listen({ port: config.httpPort, host: config.host, listenTextResolver: (address) => `HTTP at ${address}` })
       .catch(portProblem('--http-port', config.httpPort))

@@ -7,6 +7,7 @@ import type { Hub } from './hub.ts'
 import { createLog } from './log.ts'
 import { limits, settings } from './settings.ts'
 import { version } from './version.ts'
+import { welcome } from './welcome.ts'
 
 const commands: Record<string, (args: string[]) => Promise<void> | void> = {
   serve,
@@ -28,30 +29,21 @@ async function main(args: string[]): Promise<void> {
 
 async function serve(args: string[]): Promise<void> {
   const { config } = await loadConfig(args, process.env)
+  if (config.demo && config.mqttPort === 'off') throw new StartError('--demo needs a --mqtt-port for its devices')
   const log = await createLog(config.logLevel)
   const begun = performance.now()
   const { startHub } = await import('./hub.ts')
   const hub = await startHub(config, version, log)
   const demo = config.demo ? await startDemo(hub) : null
   stopOnSignal(hub, demo, config.grace)
-  const http = `http://${config.host}:${hub.httpPort}`
+  const { mqttPort, mqttTlsPort, httpPort } = hub
+  const ports = { ...(mqttPort !== null && { mqttPort }), ...(mqttTlsPort !== null && { mqttTlsPort }), httpPort }
   log.info(
-    { mqttPort: hub.mqttPort, httpPort: hub.httpPort, data: config.data, durability: config.durability },
+    { ...ports, data: config.data, durability: config.durability },
     `telemetry-hub ${version} is ready after ${Math.round(performance.now() - begun)} ms`,
   )
-  // Where everything is, and what to try; on standard error, as standard output belongs to the log.
-  process.stderr.write(`
-  MQTT       mqtt://${config.host}:${hub.mqttPort}   (over WebSocket: ws://${config.host}:${hub.httpPort}/mqtt)
-  Dashboard  ${http}/
-  API        ${http}/docs
-  Data       ${config.data}/hub.db
-  Durability ${config.durability === 'fsync' ? 'fsync: what is acknowledged survives a power cut' : 'os: what is acknowledged survives a killed process, not a power cut'}
-
-  Try        mosquitto_pub -p ${hub.mqttPort} -q 1 -t devices/kitchen/telemetry -m '{"temperature":21.5}'
-             curl '${http}/v1/devices/kitchen/telemetry'
-             curl -N -H 'Accept: text/event-stream' '${http}/v1/feed?after=earliest'
-
-`)
+  // On standard error, as standard output belongs to the log.
+  process.stderr.write(welcome(config, hub))
 }
 
 /** Simulated devices, from the simulator that everybody uses: a process of its own, over MQTT. */

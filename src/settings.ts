@@ -7,8 +7,13 @@ import { parseDuration, parseSize } from './units.ts'
 /** How the hub runs. Durations are milliseconds, sizes bytes. */
 export interface Config {
   host: string
-  mqttPort: number
+  /** `off`: nothing listens. */
+  mqttPort: number | 'off'
+  mqttTlsPort: number | 'off'
   httpPort: number
+  tlsCert: string
+  tlsKey: string
+  tlsClientCa: string
   data: string
   durability: Durability
   logLevel: string
@@ -45,6 +50,8 @@ const port = {
   value: 'PORT',
   read: (text: string) => (/^\d+$/.test(text) && Number(text) < 65536 ? Number(text) : null),
 }
+const portOrOff = { value: 'PORT|off', read: (text: string) => (text === 'off' ? text : port.read(text)) }
+const file = { value: 'FILE', read: (given: string) => given }
 const size = { value: 'SIZE', read: parseSize }
 const count = { value: 'NUMBER', read: (text: string) => (/^\d{1,9}$/.test(text) ? Number(text) : null) }
 const list = { value: 'LIST', read: (given: string) => given.split(',').filter((item) => item !== '') }
@@ -77,8 +84,28 @@ export const limits: readonly Setting[] = [
 /** All settings: a flag `--mqtt-port`, a variable `HUB_MQTT_PORT`, and `mqttPort` in the file are one setting. */
 export const settings: readonly Setting[] = [
   { key: 'host', ...text('ADDRESS'), initial: '127.0.0.1', description: 'address to listen on' },
-  { key: 'mqttPort', ...port, initial: '1883', description: 'port for MQTT; 0: any free one' },
+  { key: 'mqttPort', ...portOrOff, initial: '1883', description: 'port for MQTT; 0: any free one' },
+  {
+    key: 'mqttTlsPort',
+    ...portOrOff,
+    initial: '8883',
+    description: 'port for MQTT over TLS, when there is a certificate; 0: any free one',
+  },
   { key: 'httpPort', ...port, initial: '8080', description: 'port for HTTP and MQTT over WebSocket; 0: any free one' },
+  {
+    key: 'tlsCert',
+    ...file,
+    initial: '',
+    description:
+      'certificate and its chain, in PEM: MQTT over TLS, and HTTPS in place of HTTP; renewed files are taken up',
+  },
+  { key: 'tlsKey', ...file, initial: '', description: 'private key of the certificate, in PEM' },
+  {
+    key: 'tlsClientCa',
+    ...file,
+    initial: '',
+    description: 'certificates, in PEM, of who signs the certificates of MQTT clients',
+  },
   { key: 'data', ...text('FOLDER'), initial: './data', description: 'folder of the database' },
   {
     key: 'durability',

@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 /** Which folder may import which, and which packages: the floors of the house. */
 const floors: { folder: string; imports: string[]; packages: RegExp }[] = [
   { folder: 'devices', imports: ['devices'], packages: /^$/ },
-  { folder: 'broker', imports: ['broker', 'devices'], packages: /^(node:(buffer|net|stream|zlib)|aedes|qlobber)$/ },
+  { folder: 'broker', imports: ['broker', 'devices'], packages: /^(node:(buffer|net|stream|tls|zlib)|aedes|qlobber)$/ },
   { folder: 'simulator', imports: ['simulator', 'devices'], packages: /^(node:.*|mqtt|csv-parse)$/ },
   { folder: 'src/store', imports: ['src/store', 'src/history', 'devices'], packages: /^(node:.*|better-sqlite3)$/ },
   { folder: 'src/history', imports: ['src/history', 'src/store', 'devices'], packages: /^$/ },

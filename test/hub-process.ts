@@ -14,6 +14,8 @@ export const simulatorFile = fileURLToPath(new URL('../simulator/main.js', impor
 /** A hub in a process of its own, as users run it. It ends with the test that started it. */
 export interface HubProcess {
   mqttPort: number
+  /** 0 without a certificate. */
+  mqttTlsPort: number
   httpPort: number
   mqtt: string
   http: string
@@ -49,6 +51,7 @@ export async function startHubProcess(options: HubProcessOptions = {}): Promise<
     mainFile,
     ...['--data', folder],
     ...['--mqtt-port', String(options.mqttPort ?? 0)],
+    ...['--mqtt-tls-port', '0'],
     ...['--http-port', String(options.httpPort ?? 0)],
     ...(options.args ?? []),
   ]
@@ -67,12 +70,13 @@ export async function startHubProcess(options: HubProcessOptions = {}): Promise<
   })
   const ready = await waitFor(() => {
     if (child.exitCode !== null) throw new Error(`the hub has ended with ${child.exitCode}:\n${output}`)
-    return output.split('\n').find((line) => line.includes('"mqttPort"'))
+    return output.split('\n').find((line) => line.includes('"httpPort"'))
   })
-  const { mqttPort, httpPort } = JSON.parse(ready) as { mqttPort: number; httpPort: number }
+  const { mqttPort = 0, mqttTlsPort = 0, httpPort } = JSON.parse(ready) as Partial<HubProcess> & { httpPort: number }
   const http = `http://127.0.0.1:${httpPort}`
   return {
     mqttPort,
+    mqttTlsPort,
     httpPort,
     mqtt: `mqtt://127.0.0.1:${mqttPort}`,
     http,

@@ -64,7 +64,8 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
   // Who was let in once need not be hashed again: the fingerprint of what was shown, and the hash that it matched.
   const verified = new Map<string, { id: string; hash: string }>()
   const used = new Map<string, Millis>()
-  let openDoor = new AbortController()
+  let open = loopbackOnly
+  const openDoor = new AbortController()
   let expiry: NodeJS.Timeout | null = null
   const touching = setInterval(() => void keepUsed(), touchMillis)
   touching.unref()
@@ -73,16 +74,10 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
 
   replace(kept)
 
-  function isOpen(): boolean {
-    return loopbackOnly && credentials.size === lent.size
-  }
-
   function put(credential: Credential): void {
-    if (isOpen()) {
-      // From now on everybody needs credentials, also who is in already.
-      openDoor.abort()
-      openDoor = new AbortController()
-    }
+    // From now on everybody needs credentials, also who is in already, and also when the last one is revoked.
+    open = false
+    openDoor.abort()
     credentials.set(credential.id, credential)
     index()
   }
@@ -134,7 +129,7 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
   }
 
   async function enter({ address, username, secret, certified }: Knock): Promise<Grant | Refusal> {
-    if (isOpen()) return openGrant(openDoor.signal)
+    if (open) return openGrant(openDoor.signal)
     const certificate = certified.flatMap((name) => byDevice.get(name) ?? []).find(isValid)
     if (certificate) return admit(certificate)
     const shown = [secret, username].find((text) => idOf(text) !== null) ?? secret
@@ -215,7 +210,7 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
 
   return {
     get open() {
-      return isOpen()
+      return open
     },
     enter,
     list: () => [...credentials.values()].filter(({ id }) => !lent.has(id)).sort((a, b) => a.created - b.created),

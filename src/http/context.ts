@@ -9,13 +9,6 @@ import type { Feed } from '../feed.ts'
 import type { Store } from '../store/store.ts'
 import type { Gate } from './gate.ts'
 
-/** The other end of a connection. */
-interface Peer {
-  address: string
-  names: readonly string[]
-  secure: boolean
-}
-
 /** What the HTTP side works with. */
 export interface HttpOptions {
   version: string
@@ -36,8 +29,8 @@ export interface HttpOptions {
   failure(): string | null
   /** The figures of the hub in the text format of Prometheus. */
   metrics(): Promise<string>
-  /** Speaks MQTT over a stream. */
-  attachMqtt(stream: Duplex, peer: Peer): void
+  /** Speaks MQTT over a stream, with whom the peer says. */
+  attachMqtt(stream: Duplex, peer: { address: string; names: readonly string[]; secure: boolean }): void
 }
 
 /** What the routes work with. */

@@ -15,6 +15,7 @@ export function refuseForeignPages(app: FastifyInstance, access: Access, allowed
     if (access.open && !loopback.test(host)) {
       throw new Problem('foreign-origin', `this hub is not "${host}"`, 'use localhost or 127.0.0.1 in the address')
     }
+    // `Origin` leaves out the port that is usual for its scheme, and so does `Host`.
     if (origin !== undefined && !allowed.includes(origin) && origin !== `${request.protocol}://${host}`) {
       throw new Problem(
         'foreign-origin',

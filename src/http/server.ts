@@ -1,3 +1,4 @@
+import type { SecureContextOptions } from 'node:tls'
 import cors from '@fastify/cors'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
@@ -23,8 +24,12 @@ import { quarantineRoutes } from './quarantine-routes.ts'
 const maxBodyBytes = 4 * 1024 * 1024
 const maxFrameBytes = 1024 * 1024
 
-/** The HTTP side of the hub, not listening yet. */
-export async function createHttpServer(given: HttpOptions, log: Logger): Promise<FastifyInstance> {
+/** The HTTP side of the hub, not listening yet; with `tls` it speaks HTTPS. */
+export async function createHttpServer(
+  given: HttpOptions,
+  log: Logger,
+  tls: SecureContextOptions | null,
+): Promise<FastifyInstance> {
   const options: FastifyServerOptions = {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
@@ -33,7 +38,9 @@ export async function createHttpServer(given: HttpOptions, log: Logger): Promise
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
   }
-  const app = fastify(options).withTypeProvider<TypeBoxTypeProvider>()
+  // Fastify has a type of its own for each kind of server; no route here knows the difference.
+  const served = (tls ? { ...options, https: tls } : options) as FastifyServerOptions
+  const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   answerProblems(app as unknown as FastifyInstance, given.failure)
   setSecurityHeaders(app as unknown as FastifyInstance)
   refuseForeignPages(app as unknown as FastifyInstance, given.access, given.corsOrigins)
