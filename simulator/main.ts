@@ -31,6 +31,8 @@ async function run(): Promise<number> {
       interruption.abort()
     })
   }
+  // Who was started by another program, with a channel to it, ends with it.
+  process.on('disconnect', () => process.exit())
   const summary = await simulate(options, {
     interrupted: interruption.signal,
     progress: (line) => stderr.write(stderr.isTTY ? `\r\x1b[K${line}` : `${line}\n`),
