@@ -4,13 +4,18 @@ import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client } f
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
+import { createAdmission } from './admission.ts'
+import { createComplaints } from './complaints.ts'
 import { createFastPath } from './fast-path.ts'
 import { guarded, maxUnsentBytes } from './guard.ts'
 import { createIngest } from './ingest.ts'
-import type { Limits } from './limits.ts'
-import { badText, createMatcher, filterProblem, matchesFilter } from './matcher.ts'
+import { countReached, LimitReached, type Limits, type Reached } from './limits.ts'
+import { badText, createMatcher, matchesFilter } from './matcher.ts'
 import { createPresence, type Presence } from './presence.ts'
+import { createRegistry } from './registry.ts'
 import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
+import { createSubscriptions } from './subscriptions.ts'
+import { createThrottle } from './throttle.ts'
 import { createWrites } from './writes.ts'
 
 export interface BrokerOptions {
@@ -29,8 +34,8 @@ export interface BrokerOptions {
 export interface Broker {
   /** Listens for MQTT over TCP; resolves with the port. */
   listen(port: number, host: string): Promise<number>
-  /** Speaks MQTT over any stream, such as a WebSocket. */
-  attach(stream: Duplex): void
+  /** Speaks MQTT over any stream, such as a WebSocket, when it is the turn of its address. */
+  attach(stream: Duplex, address: string): void
   isOnline(device: string): boolean
   readonly figures: BrokerFigures
   /**
@@ -43,6 +48,10 @@ export interface Broker {
 /** Counted since the start, or as it is now. */
 interface BrokerFigures {
   connections: number
+  /** Open connections, also those that have sent no CONNECT; and of these, those whose turn has not come. */
+  sockets: { open: number; waiting: number }
+  subscriptions: number
+  reached: Reached
   devicesOnline: number
   published: number
   refused: number
@@ -53,29 +62,42 @@ interface BrokerFigures {
 // Larger reads make larger commits: all that one read holds is parsed and committed together.
 const socketBuffer = 256 * 1024
 const maxClientIdLength = 128
+// A peer that has lost its power says nothing more, and its connection would stay for ever: the system asks.
+const probeMillis = 60_000
+// How long a decision about a client may take.
+const decisionMillis = 10_000
+// Timers take no more, and that is as good as never.
+const never = 2 ** 31 - 1
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
 
 export async function createBroker(options: BrokerOptions): Promise<Broker> {
-  const persistence = createSessions(options.sink, options.limits, options.handshakes)
+  const { limits } = options
+  const reached: Reached = {}
+  const admission = createAdmission(limits, reached)
+  const subscriptions = createSubscriptions(limits)
+  const complain = createComplaints(options.onRefused)
+  const persistence = createSessions(options.sink, limits, options.handshakes, subscriptions)
   const { sessions } = persistence
   const presence = createPresence<Client>(publishPresence)
   const refusals = new WeakMap<Client, AuthenticateError>()
   // A connection that ends fails all that it still had to do; one line tells it.
   const complained = new WeakSet<Client>()
   const streams = new Set<Duplex>()
+  const connecting = new WeakMap<Client, NodeJS.Timeout>()
   let published = 0
   let refused = 0
   let dropped = 0
   let closing = false
 
-  const ingest = createIngest({ ...options, sessions, heard: presence.heard })
+  const ingest = createIngest({ ...options, sessions, heard })
   const matcher = createMatcher()
   const writes = createWrites()
   const aedes = new Aedes({
     mq: matcher,
     persistence,
-    connectTimeout: options.limits.connectTimeout,
+    // Ours goes on until the client is let in, this one ends with its CONNECT.
+    connectTimeout: never,
     drainTimeout: drainTimeoutMillis,
     // Clients may send on before CONNACK; what they send is bounded by the size of a read.
     queueLimit: 10_000,
@@ -92,21 +114,32 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       else done(null, true)
     }),
     authorizePublish: guarded(ingest.authorizePublish),
-    authorizeSubscribe: guarded((_client, subscription, done) => {
+    authorizeSubscribe: guarded((client, subscription, done) => {
+      const problem = client.closed ? null : subscriptions.problem(client, subscription.topic)
+      if (problem !== null && problem !== 'malformed') countReached(reached, problem)
       // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
-      done(null, filterProblem(subscription.topic) === null ? subscription : null)
-    }),
-    authorizeForward,
-    published(_packet, _client, done) {
+      done(null, problem === null ? subscription : null)
+    }, decisionMillis),
+    authorizeForward(client, packet) {
+      try {
+        return authorizeForward(client, packet)
+      } catch (error) {
+        complain(client.id, `a message was not forwarded: ${(error as Error).message}`)
+        return null
+      }
+    },
+    published: guarded((_packet, _client, done) => {
       published++
       done()
-    },
+    }),
   })
   await aedes.listen()
+  const registry = createRegistry(aedes)
   const takeFastPath = createFastPath({
     ingest,
     sessions,
-    maxPacketBytes: options.limits.maxPacketSize,
+    limits,
+    throttle: () => createThrottle(limits, reached),
     nobodyHears: (topic, qos) => matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic)),
     onPublished: (messages) => {
       published += messages
@@ -114,19 +147,27 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     onAnswered: writes.flushSoon,
   })
 
+  aedes.on('connackSent', (_packet, client) => clearTimeout(connecting.get(client)))
   aedes.on('clientDisconnect', (client) => {
     presence.ended(client)
     sessions.connectionEnded(client.id)
   })
+  aedes.on('unsubscribe', (filters, client) => subscriptions.removed(client, filters))
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
-  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => options.onRefused('', error.message))
+  ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => complain('', error.message))
 
   function refuse(client: Client, error: Error): void {
     refused++
     if (closing || complained.has(client)) return
     complained.add(client)
-    options.onRefused(client.id ?? '', error.message)
+    if (error instanceof LimitReached) countReached(reached, error.limit)
+    complain(client.id ?? '', error.message)
+  }
+
+  function heard(client: Client, device: string): void {
+    // The will of a device that has gone is telemetry of it, and no sign of life.
+    if (!client.closed) presence.heard(client, device)
   }
 
   function publishPresence(device: string, { state, since }: Presence): void {
@@ -157,15 +198,35 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       : packet
   }
 
-  const server = createServer({ highWaterMark: socketBuffer, noDelay: true }, (socket: Socket) => {
+  const sockets = { highWaterMark: socketBuffer, noDelay: true, keepAlive: true, keepAliveInitialDelay: probeMillis }
+  const server = createServer({ ...sockets, pauseOnConnect: true }, (socket: Socket) => {
     writes.coalesce(socket)
-    attach(socket)
+    attach(socket, socket.remoteAddress ?? '')
   })
+  // Accepting one connection may fail, for want of memory or files, and the next one may succeed.
+  server.on('error', (error) => complain('', error.message))
 
-  function attach(stream: Duplex): void {
+  function attach(stream: Duplex, address: string): void {
+    // Until Aedes listens.
+    stream.on('error', () => {})
     streams.add(stream)
     stream.on('close', () => streams.delete(stream))
-    takeFastPath(aedes.handle(stream))
+    admission.enter(stream, address, () => serve(stream))
+  }
+
+  function serve(stream: Duplex): void {
+    const client = aedes.handle(stream)
+    const { connectTimeout } = limits
+    const timer = setTimeout(() => {
+      client.emit('error', new LimitReached('connectTimeout', `not connected within ${connectTimeout / 1000} s`))
+    }, connectTimeout)
+    connecting.set(client, timer)
+    stream.on('close', () => {
+      clearTimeout(timer)
+      registry.ended(client)
+      subscriptions.ended(client)
+    })
+    takeFastPath(client)
   }
 
   return {
@@ -174,7 +235,10 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     isOnline: presence.isOnline,
     get figures() {
       return {
-        connections: aedes.connectedClients,
+        connections: registry.connected,
+        sockets: admission.figures,
+        subscriptions: subscriptions.count,
+        reached,
         devicesOnline: presence.online,
         published,
         refused,
@@ -184,6 +248,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
     async close(settled) {
       closing = true
+      admission.close()
       const serverClosed = new Promise<void>((resolve) => server.close(() => resolve()))
       await settled()
       await new Promise<void>((resolve) => aedes.close(resolve))

@@ -6,7 +6,7 @@ import { type Decoded, deviceProblem, type Millis } from '../devices/reading.ts'
 import { type Delivery, emptyDelivery, type Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Route, Router } from '../devices/topics.ts'
-import type { Limits } from './limits.ts'
+import { LimitReached, type Limits, topicLimit } from './limits.ts'
 import { createTopicCache, topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
 
@@ -74,7 +74,8 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
     if (!sessions.beginIncoming(client.id, packetId, digest)) return false
     if (sessions.openIncoming(client.id) > maxOpenExchanges) {
       sessions.endIncoming(client.id, packetId)
-      throw new Error(`more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`)
+      const message = `more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`
+      throw new LimitReached('maxOpenExchanges', message)
     }
     delivery.handshakes.push({ client: client.id, packetId, digest })
     return true
@@ -114,6 +115,8 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       // [MQTT-2.3.1-1]
       const problem = qos > 0 && messageId === 0 ? 'the packet identifier must not be 0' : topicProblem(topic)
       if (problem) return done(new Error(problem))
+      const limit = topicLimit(topic, limits)
+      if (limit) return done(new LimitReached(limit, `a topic is beyond ${limit}, which is ${limits[limit]}`))
       const found = routes.get(topic)
       const delivery = emptyDelivery(topic, found ? deviceOf(client, found) : '')
       const isNew = !client || qos !== 2 || !messageId || begin(client, messageId, topic, packet.payload, delivery)

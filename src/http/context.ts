@@ -24,6 +24,6 @@ export interface HttpContext {
   failure(): string | null
   /** The figures of the hub in the text format of Prometheus. */
   metrics(): Promise<string>
-  /** Speaks MQTT over a stream. */
-  attachMqtt(stream: Duplex): void
+  /** Speaks MQTT over a stream that comes from an address. */
+  attachMqtt(stream: Duplex, address: string): void
 }

@@ -51,7 +51,7 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     handler: () => {
       throw new Problem('upgrade-required', 'MQTT over WebSocket is spoken here, subprotocol "mqtt"')
     },
-    wsHandler: (socket) => context.attachMqtt(createWebSocketStream(socket)),
+    wsHandler: (socket, request) => context.attachMqtt(createWebSocketStream(socket), request.ip),
   })
   await app.register(ingestRoutes(context))
   await app.register(deviceRoutes(context))
