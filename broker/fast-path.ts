@@ -3,8 +3,10 @@ import { type Delivery, emptyDelivery } from '../devices/sink.ts'
 import type { Route } from '../devices/topics.ts'
 import { visitorOf } from './doorman.ts'
 import type { Ingest } from './ingest.ts'
+import { LimitReached, type Limits, topicLimit } from './limits.ts'
 import { topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
+import type { Throttle, Traffic } from './throttle.ts'
 
 /*
  * The way of nearly every packet: telemetry to which nobody subscribes. It is read straight out of what the socket
@@ -17,8 +19,9 @@ import type { Sessions } from './sessions.ts'
 export interface FastPathOptions {
   ingest: Ingest
   sessions: Sessions
-  /** Bytes of one MQTT packet; the declared length is enough to refuse a larger one. */
-  maxPacketBytes: number
+  limits: Limits
+  /** How fast a new connection may send. */
+  throttle(): Throttle
   /** Whether a message on the topic has no subscriber, neither present nor away. */
   nobodyHears(topic: string, qos: number): boolean
   onPublished(messages: number): void
@@ -33,6 +36,14 @@ const pubrel = 0x62
 const puback = 0x40
 const pubrec = 0x50
 const pubcomp = 0x70
+const connectType = 0x10
+const pubrelType = 0x60
+
+/** A SUBSCRIBE of many filters is the work of several. */
+const controlBytes = 512
+
+/** Longer waits are cut in pieces: a client that may not send yet is not silent, and its keep-alive goes on. */
+const maxHoldMillis = 500
 
 /** What the fast path needs of an Aedes client beyond its public face. */
 interface Connection extends Client {
@@ -45,6 +56,7 @@ interface Connection extends Client {
   _keepaliveInterval: number
   _keepaliveTimer: NodeJS.Timeout | null
   waitForDrain(done: (error?: Error | null) => void): void
+  subscriptions: Record<string, unknown>
 }
 
 /** A delivery being put together, and what is to be answered when it is stored: type and packet identifier. */
@@ -56,11 +68,14 @@ interface Run {
 
 /** Puts the fast path in front of the parser of each connection that it is given. */
 export function createFastPath(options: FastPathOptions) {
-  const { ingest, sessions, maxPacketBytes, nobodyHears, onPublished, onAnswered } = options
+  const { ingest, sessions, limits, nobodyHears, onPublished, onAnswered } = options
   return function attach(client: Client): void {
     const connection = client as Connection
     const parseSlowly = connection._parser.parse.bind(connection._parser)
     const remainder = createRemainder()
+    const throttle = options.throttle()
+    const traffic: Traffic = { bytes: 0, messages: 0, control: 0 }
+    let introduced = false
     let run: Run | null = null
     // Devices publish on one topic, again and again.
     let lastTopic = Buffer.alloc(0)
@@ -83,9 +98,48 @@ export function createFastPath(options: FastPathOptions) {
       try {
         const bytes = remainder.join(chunk)
         if (bytes) parse(bytes)
+        pace(chunk.length)
       } catch (error) {
         finish()
         connection._nextBatch(error as Error)
+      }
+    }
+
+    function pace(bytes: number): void {
+      traffic.bytes = bytes
+      const wait = throttle.pace(traffic)
+      traffic.messages = traffic.control = 0
+      if (wait > 0 && !connection.closed) {
+        // It counts as a packet in work: until that is done, nothing is read.
+        connection._parsingBatch++
+        hold(wait)
+      }
+    }
+
+    function hold(millis: number): void {
+      const piece = Math.min(millis, maxHoldMillis)
+      setTimeout(() => {
+        if (connection.closed) return
+        if (connection._keepaliveInterval > 0) connection._keepaliveTimer?.refresh()
+        if (piece < millis) hold(millis - piece)
+        else connection._nextBatch()
+      }, piece)
+    }
+
+    /** Whether a packet asks for work without being a message or a step in the exchange of one. */
+    function isControl(type: number): boolean {
+      if (type < puback || type === pubrelType) return false
+      if (type > pubcomp) return true
+      // Acknowledgements of one who was sent nothing.
+      for (const _filter in connection.subscriptions) return false
+      return true
+    }
+
+    function refuseSize(bytes: Buffer, at: number, size: number): void {
+      if (!introduced && (bytes[at] as number) !== connectType) throw new Error('the first packet is not CONNECT')
+      const limit = introduced ? 'maxPacketSize' : 'maxConnectSize'
+      if (size > limits[limit]) {
+        throw new LimitReached(limit, `a packet of ${size} bytes: at most ${limits[limit]} are accepted`)
       }
     }
 
@@ -95,21 +149,22 @@ export function createFastPath(options: FastPathOptions) {
       let slowFrom = -1
       while (at < bytes.length) {
         const size = packetBytes(bytes, at)
-        if (size > maxPacketBytes) {
-          throw new Error(`a packet of ${size} bytes: at most ${maxPacketBytes} are accepted`)
-        }
+        if (!introduced || size > limits.maxPacketSize) refuseSize(bytes, at, size)
         if (size >= 0 && (size === 0 || at + size > bytes.length)) {
           remainder.hold(bytes, at, size)
           break
         }
+        introduced = true
         // What is no packet is for Aedes to complain about.
         const end = size < 0 ? bytes.length : at + size
+        const type = (bytes[at] as number) & 0xf0
+        if (type === publishType) traffic.messages++
+        else if (isControl(type)) traffic.control += 1 + Math.floor((end - at) / controlBytes)
         fast = fast && take(bytes, at, end)
         if (!fast) {
           finish()
           if (slowFrom < 0) slowFrom = at
-          const type = bytes[at] as number
-          if ((type & 0xf6) === (publishType | 4)) aedesHasQos2 = true
+          if (((bytes[at] as number) & 0xf6) === (publishType | 4)) aedesHasQos2 = true
         }
         at = end
       }
@@ -164,7 +219,7 @@ export function createFastPath(options: FastPathOptions) {
       run ??= emptyRun('', '')
       if (sessions.hasIncoming(client.id, packetId)) {
         run.delivery.handshakes.push({ client: client.id, packetId, digest: null })
-      }
+      } else traffic.control++
       run.answers.push((pubcomp << 16) | packetId)
       return true
     }
@@ -174,8 +229,8 @@ export function createFastPath(options: FastPathOptions) {
       if (!isLastTopic(bytes, start, end)) {
         lastTopic = Buffer.from(bytes.subarray(start, end))
         topic = lastTopic.toString()
-        const allowed = topicProblem(topic) === null && ingest.mayPublish(visitorOf(client), topic)
-        route = allowed ? ingest.routeOf(topic) : null
+        const sound = topicProblem(topic) === null && topicLimit(topic, limits) === null
+        route = sound && ingest.mayPublish(visitorOf(client), topic) ? ingest.routeOf(topic) : null
       }
       return route !== null
     }

@@ -7,7 +7,7 @@ import { type Delivery, emptyDelivery, type Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Route, Router } from '../devices/topics.ts'
 import { type Visitor, visitorOf } from './doorman.ts'
-import type { Limits } from './limits.ts'
+import { LimitReached, type Limits, topicLimit } from './limits.ts'
 import { createTopicCache, topicProblem } from './matcher.ts'
 import type { Sessions } from './sessions.ts'
 
@@ -89,7 +89,8 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
     if (!sessions.beginIncoming(client.id, packetId, digest)) return false
     if (sessions.openIncoming(client.id) > maxOpenExchanges) {
       sessions.endIncoming(client.id, packetId)
-      throw new Error(`more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`)
+      const message = `more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`
+      throw new LimitReached('maxOpenExchanges', message)
     }
     delivery.handshakes.push({ client: client.id, packetId, digest })
     return true
@@ -130,6 +131,8 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       // [MQTT-2.3.1-1]
       const problem = qos > 0 && messageId === 0 ? 'the packet identifier must not be 0' : topicProblem(topic)
       if (problem) return done(new Error(problem))
+      const limit = topicLimit(topic, limits)
+      if (limit) return done(new LimitReached(limit, `a topic is beyond ${limit}, which is ${limits[limit]}`))
       if (!mayPublish(visitorOf(client), topic)) return done(new Error(`not allowed to publish to ${topic}`))
       const found = routes.get(topic)
       const delivery = emptyDelivery(topic, found ? deviceOf(client, found) : '')

@@ -3,7 +3,8 @@ import type { Aedes, AedesPublishPacket, Subscription } from 'aedes'
 import { Qlobber } from 'qlobber'
 import { emptyDelivery, type Sink } from '../devices/sink.ts'
 import type { Limits } from './limits.ts'
-import { compileFilter, createTopicCache, filterProblem } from './matcher.ts'
+import { compileFilter, createTopicCache } from './matcher.ts'
+import type { Subscriptions } from './subscriptions.ts'
 
 /*
  * What the broker remembers of its clients between two of their packets, in the form that Aedes expects of its
@@ -84,7 +85,12 @@ export interface Sessions {
 }
 
 /** `open` holds the QoS 2 exchanges that a former run left behind. */
-export function createSessions(sink: Sink, limits: Limits, open: readonly OpenExchanges[]) {
+export function createSessions(
+  sink: Sink,
+  limits: Limits,
+  open: readonly OpenExchanges[],
+  { problem }: Pick<Subscriptions, 'problem'>,
+) {
   const retained = new Map<string, AedesPublishPacket>()
   let retainedBytes = 0
   const sessions = new Map<string, Session>()
@@ -93,6 +99,8 @@ export function createSessions(sink: Sink, limits: Limits, open: readonly OpenEx
   const subscriberOf = new Map<string, Subscriber>()
   const subscribersOf = createTopicCache((topic) => subscribers.match(topic))
   const wills = new Map<string, QueuedPacket & { brokerId?: string }>()
+  // Aedes stores a SUBSCRIBE whole for each filter that it grants of it: once is enough.
+  const stored = new WeakMap<Subscription[], string>()
   const incoming = new Map<string, Map<number, Incoming>>()
   for (const [client, ids] of open) {
     incoming.set(client, new Map(ids.map(([id, digest]) => [id, { digest, known: true }])))
@@ -173,11 +181,12 @@ export function createSessions(sink: Sink, limits: Limits, open: readonly OpenEx
     createRetainedStreamCombi: (filters: string[]) => Readable.from(retainedBy(filters)),
 
     async addSubscriptions(client: ClientId, subscriptions: Subscription[]): Promise<void> {
+      if (stored.get(subscriptions) === client.id) return
+      stored.set(subscriptions, client.id)
       const session = sessionOf(client.id)
       for (const subscription of subscriptions) {
-        // Aedes stores a SUBSCRIBE whole, also the filters of it that were refused.
-        if (filterProblem(subscription.topic) !== null) continue
-        // And stores it anew for each of them: what is there already must cost nothing.
+        // It holds also the filters that were refused.
+        if (problem(client, subscription.topic) !== null) continue
         const known = session.subscriptions.get(subscription.topic)
         if (known?.qos === subscription.qos) continue
         unsubscribe(client.id, session, subscription.topic)

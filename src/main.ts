@@ -62,7 +62,9 @@ async function startDemo(hub: Hub): Promise<ChildProcess> {
   const { access } = hub
   const token = { kind: 'token' as const, name: 'demo', roles: ['write'], devices: ['demo-*'] }
   if (!access.open) args.push('--username', await access.lend(token))
-  return spawn(process.execPath, [simulator, ...args, '--device-prefix', 'demo-'], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] })
+  return spawn(process.execPath, [simulator, ...args, '--device-prefix', 'demo-'], {
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+  })
 }
 
 function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number): void {

@@ -11,6 +11,9 @@ export interface MetricSources {
   store(): Promise<StoreFigures>
   broker(): {
     connections: number
+    sockets: { open: number; waiting: number }
+    subscriptions: number
+    reached: Record<string, number>
     devicesOnline: number
     published: number
     refused: number
@@ -76,6 +79,19 @@ const figures: Figure[] = [
   ['gauge', 'hub_database_bytes', 'Size of the database file', ({ store }) => store?.fileBytes],
   ['gauge', 'hub_wal_bytes', 'Size of its write-ahead log', ({ store }) => store?.walBytes],
   ['gauge', 'hub_mqtt_connections', 'MQTT connections', ({ broker }) => broker.connections],
+  [
+    'gauge',
+    'hub_mqtt_sockets',
+    'Open MQTT connections, also those without a CONNECT',
+    ({ broker }) => broker.sockets.open,
+  ],
+  [
+    'gauge',
+    'hub_mqtt_waiting',
+    'MQTT connections whose turn to begin has not come',
+    ({ broker }) => broker.sockets.waiting,
+  ],
+  ['gauge', 'hub_mqtt_subscriptions', 'Subscriptions of connected clients', ({ broker }) => broker.subscriptions],
   ['gauge', 'hub_devices_online', 'Devices that are online', ({ broker }) => broker.devicesOnline],
   [
     'counter',
@@ -161,6 +177,12 @@ export function createMetrics(sources: MetricSources): () => Promise<string> {
     const kind = name.endsWith('_total') ? Counter : Gauge
     return { read, metric: new kind({ name, help, labelNames: ['consumer'], registers: [registry] }) }
   })
+  const limits = new Counter({
+    name: 'hub_limit_reached_total',
+    help: 'How often a client met a limit, by the name of its setting',
+    labelNames: ['limit'],
+    registers: [registry],
+  })
   return async () => {
     const now: Figures = {
       writer: sources.writer,
@@ -175,6 +197,8 @@ export function createMetrics(sources: MetricSources): () => Promise<string> {
       if (metric instanceof Gauge) metric.set(value)
       else metric.inc(value)
     }
+    limits.reset()
+    for (const [limit, times] of Object.entries(now.broker.reached)) limits.inc({ limit }, times)
     for (const { metric } of ofConsumers) metric.reset()
     for (const consumer of sources.consumers()) {
       const standing = consumer.figures(Date.now())

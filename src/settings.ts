@@ -27,7 +27,18 @@ export interface Config {
   grace: number
   demo: boolean
   maxPacketSize: number
+  maxConnectSize: number
   connectTimeout: Millis
+  maxConnections: number
+  maxConnectionsPerAddress: number
+  connectRate: number
+  maxMessageRate: number
+  maxByteRate: number
+  maxControlRate: number
+  maxTopicLevels: number
+  maxTopicLength: number
+  maxSubscriptions: number
+  maxSubscriptionsPerClient: number
   maxOpenExchanges: number
   maxQueued: number
   maxQueuedSize: number
@@ -55,6 +66,7 @@ const file = { value: 'FILE', read: (given: string) => given }
 const size = { value: 'SIZE', read: parseSize }
 const count = { value: 'NUMBER', read: (text: string) => (/^\d{1,9}$/.test(text) ? Number(text) : null) }
 const list = { value: 'LIST', read: (given: string) => given.split(',').filter((item) => item !== '') }
+const levels = { value: 'NUMBER', read: (text: string) => (/^([1-9]\d?|100)$/.test(text) ? Number(text) : null) }
 const text = (value: string) => ({ value, read: (given: string) => given || null })
 const choice = (...names: string[]) => ({
   value: names.join('|'),
@@ -67,8 +79,39 @@ const flag = {
 
 /** What a client may ask of the hub: it is generous to a fleet, and ends what only an attack or a fault would do. */
 export const limits: readonly Setting[] = [
-  { key: 'maxPacketSize', ...size, initial: '1MiB', description: 'one MQTT packet' },
-  { key: 'connectTimeout', ...duration, initial: '10s', description: 'from opening an MQTT connection to CONNECT' },
+  // Holds a back-fill of 10,000 readings with a handful of values each.
+  { key: 'maxPacketSize', ...size, initial: '1MiB', description: 'one MQTT packet, and one WebSocket frame' },
+  // Client id, user name, a token as password, and a will.
+  { key: 'maxConnectSize', ...size, initial: '64KiB', description: 'a CONNECT packet' },
+  // Radio links are slow; a handshake that takes longer fails on its own.
+  { key: 'connectTimeout', ...duration, initial: '10s', description: 'until an MQTT connection is let in' },
+  // About 20 KB of memory each, and thousands of devices behind one address are a site with one router.
+  { key: 'maxConnections', ...count, initial: '50000', description: 'MQTT connections' },
+  { key: 'maxConnectionsPerAddress', ...count, initial: '10000', description: 'MQTT connections from one address' },
+  // A connection costs about 0.2 ms, so that a reconnect storm leaves more than half of the time for messages.
+  {
+    key: 'connectRate',
+    ...count,
+    initial: '2000',
+    description: 'MQTT connections that begin in a second; others wait',
+  },
+  // Off: reads take turns between connections, and a lone gateway may have the whole hub.
+  { key: 'maxMessageRate', ...count, initial: '0', description: 'messages a second of an MQTT connection; 0: any' },
+  // More than the hub can read from one connection with telemetry in it, and less than the memory can carry.
+  { key: 'maxByteRate', ...size, initial: '64MiB', description: 'bytes a second of an MQTT connection; 0: any' },
+  // Keep-alive sends one a minute, and subscribing may do ten seconds' worth at once.
+  {
+    key: 'maxControlRate',
+    ...count,
+    initial: '100',
+    description: 'PINGREQ, SUBSCRIBE and the like, a second and connection; 0: any',
+  },
+  // Conventions in use take up to ten levels and 200 bytes. More than 100 levels the matcher does not take.
+  { key: 'maxTopicLevels', ...levels, initial: '32', description: 'levels of a topic; 100 at most' },
+  { key: 'maxTopicLength', ...size, initial: '1KiB', description: 'a topic' },
+  // About 1 KB of memory each. Home automation subscribes to each of its entities.
+  { key: 'maxSubscriptions', ...count, initial: '200000', description: 'subscriptions of all connected clients' },
+  { key: 'maxSubscriptionsPerClient', ...count, initial: '10000', description: 'subscriptions of one client' },
   {
     key: 'maxOpenExchanges',
     ...count,

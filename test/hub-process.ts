@@ -127,6 +127,13 @@ export async function waitFor<T>(
   }
 }
 
+/** The figures of `/metrics` by their name, with its labels. */
+export async function readFigures(hub: HubProcess): Promise<Record<string, number>> {
+  const text = await (await fetch(`${hub.http}/metrics`)).text()
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return Object.fromEntries(lines.map((line) => [line.replace(/ \S+$/, ''), Number(line.split(' ').at(-1))]))
+}
+
 interface FeedReading {
   device: string
   ts: number

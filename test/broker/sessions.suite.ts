@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import { createSessions } from '../../broker/sessions.ts'
+import { createSubscriptions } from '../../broker/subscriptions.ts'
 import type { Sink } from '../../devices/sink.ts'
 import { defaultConfig } from '../../src/config.ts'
 
@@ -14,8 +15,9 @@ const sink: Sink = {
 }
 
 const limits = defaultConfig()
+const subscriptions = createSubscriptions(limits)
 
 type Suite = (options: { test: typeof test; testAsync: boolean; persistence(): unknown }) => void
 const abstractPersistence: Suite = createRequire(import.meta.url)('aedes-persistence/abstract.js')
 
-abstractPersistence({ test, testAsync: true, persistence: () => createSessions(sink, limits, []) })
+abstractPersistence({ test, testAsync: true, persistence: () => createSessions(sink, limits, [], subscriptions) })

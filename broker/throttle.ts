@@ -1,0 +1,53 @@
+import type { Millis } from '../devices/reading.ts'
+import { createBucket } from './bucket.ts'
+import { countReached, LimitReached, type Limits, type Reached } from './limits.ts'
+
+/** What one read of a connection held. */
+export interface Traffic {
+  bytes: number
+  messages: number
+  control: number
+}
+
+/** How fast one connection may send. */
+export interface Throttle {
+  /** Notes a read, and answers for how long nothing more may be read. Throws when waiting is no cure. */
+  pace(traffic: Traffic): Millis
+}
+
+/** What a connection has not sent for so long, it may send at once. */
+const burstSeconds = 1
+/** A dashboard subscribes to all it shows at once, and then is quiet. */
+const controlBurstSeconds = 10
+/** Who asks for a minute's work ahead, without waiting for an answer to any of it, does not mean the answers. */
+const abuseMillis = 60_000
+
+/** A connection that sends too fast is read more slowly, so that TCP slows the sender down and nothing is lost. */
+export function createThrottle(limits: Limits, reached: Reached): Throttle {
+  const { maxByteRate, maxMessageRate, maxControlRate } = limits
+  const bytes = createBucket(maxByteRate, burstSeconds)
+  const messages = createBucket(maxMessageRate, burstSeconds)
+  const control = createBucket(maxControlRate, controlBurstSeconds)
+
+  return {
+    pace(traffic) {
+      bytes?.take(traffic.bytes)
+      const forBytes = bytes?.wait() ?? 0
+      if (forBytes > 0) countReached(reached, 'maxByteRate')
+      if (traffic.messages > 0) messages?.take(traffic.messages)
+      const forMessages = messages?.wait() ?? 0
+      if (forMessages > 0) countReached(reached, 'maxMessageRate')
+      if (traffic.control === 0) return Math.max(forBytes, forMessages)
+      control?.take(traffic.control)
+      const forControl = control?.wait() ?? 0
+      if (forControl > abuseMillis) {
+        throw new LimitReached(
+          'maxControlRate',
+          `far more than ${maxControlRate} packets a second that are no messages, without waiting for their answers`,
+        )
+      }
+      if (forControl > 0) countReached(reached, 'maxControlRate')
+      return Math.max(forBytes, forMessages, forControl)
+    },
+  }
+}
