@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
-import { Aedes, type Client } from 'aedes'
+import { Aedes, type Client, type PublishPacket, type Subscription } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
@@ -18,7 +18,8 @@ import type { Peer } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createReception, maxClientIdLength } from './reception.ts'
 import { createRegistry } from './registry.ts'
-import { createSessions, type OpenExchanges, type Sessions } from './sessions.ts'
+import { createPersistence } from './sessions/persistence.ts'
+import { createSessions, type Restored, type Sessions } from './sessions/sessions.ts'
 import { createSubscriptions } from './subscriptions.ts'
 import { createThrottle } from './throttle.ts'
 import type { TlsListener } from './tls-listener.ts'
@@ -30,8 +31,8 @@ export interface BrokerOptions {
   window: TimeWindow
   limits: Limits
   doorman: Doorman
-  /** QoS 2 exchanges that a former run left open. */
-  handshakes: readonly OpenExchanges[]
+  /** What a former run left behind. */
+  restored: Restored
   /** Why nothing can be stored at present: then nobody new comes in, whose messages would only wait. */
   failure(): string | null
   /** A connection was closed for what it did, or nobody was let in; for the log. The peer is known from its start on. */
@@ -72,6 +73,10 @@ interface BrokerFigures {
 const decisionMillis = 10_000
 // Timers take no more, and that is as good as never.
 const never = 2 ** 31 - 1
+// How late a session may be forgotten.
+const expiryMillis = 60_000
+// Never granted: it stands for a session in what Aedes restores.
+const presentSession: Subscription = { topic: '$session', qos: 0 }
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
 
@@ -81,8 +86,8 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const admission = createAdmission(limits, reached)
   const subscriptions = createSubscriptions(limits)
   const complain = createComplaints(options.onRefused)
-  const persistence = createSessions(options.sink, limits, options.handshakes, subscriptions)
-  const { sessions } = persistence
+  const sessions = createSessions(options.sink, limits, options.restored)
+  const persistence = createPersistence(sessions, options.sink, subscriptions)
   const presence = createPresence<Client>(publishPresence)
   // A connection that ends fails all that it still had to do; one line tells it.
   const complained = new WeakSet<Client>()
@@ -91,13 +96,13 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   let closing = false
 
   const ingest = createIngest({ ...options, sessions, heard })
-  const reception = createReception({ ...options, ...limits, mayPublish: ingest.mayPublish, ownerOf })
+  const reception = createReception({ ...options, ...limits, mayPublish: ingest.mayPublish, sessions, ownerOf })
   const forwarding = createForwarding()
   const matcher = createMatcher()
   const writes = createWrites()
   const aedes = new Aedes({
     mq: matcher,
-    persistence,
+    persistence: { ...persistence, subscriptionsByClient },
     // That of the reception goes on until the client is let in, this one ends with its CONNECT.
     connectTimeout: never,
     drainTimeout: drainTimeoutMillis,
@@ -115,6 +120,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     authorizePublish: guarded(ingest.authorizePublish),
     authorizeSubscribe: guarded((client, subscription, done) => {
       const { topic } = subscription
+      if (topic === presentSession.topic) return done(null, null)
       const problem = client.closed ? null : subscriptions.problem(client, topic)
       if (problem !== null && problem !== 'malformed') countReached(reached, problem)
       // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
@@ -159,6 +165,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   })
 
   aedes.on('connackSent', (_packet, client) => reception.answered(client))
+  aedes.on('client', (client) => sessions.connected(client.id))
   aedes.on('clientDisconnect', (client) => {
     presence.ended(client)
     sessions.connectionEnded(client.id)
@@ -179,7 +186,27 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   /** Whose client id it is, as far as anybody uses it; what nobody owns is for whoever comes first. */
   function ownerOf(clientId: string): string | null {
     const { clients } = aedes as unknown as { clients: Record<string, Client | undefined> }
-    return visitorOf(clients[clientId] ?? null).identity || null
+    return visitorOf(clients[clientId] ?? null).identity || sessions.ownerOf(clientId)
+  }
+
+  // Aedes takes a session for present that has subscriptions; one without may have messages that wait. [MQTT-3.2.2-2]
+  async function subscriptionsByClient(client: { id: string }): Promise<Subscription[]> {
+    const found = await persistence.subscriptionsByClient(client)
+    return reception.isRemembered(client.id) ? [...found, presentSession] : found
+  }
+
+  /** What ended with a former run that was killed: the connections, whose wills are due, and the presence of devices. */
+  function finishFormerRun(): void {
+    for (const [client, will] of sessions.wills.orphans) {
+      ingest.authorizePublish(null, will as PublishPacket, (error) => {
+        if (!error) aedes.publish(will, () => sessions.wills.published(client))
+      })
+    }
+    for (const { topic, payload } of [...sessions.retained.matching(['devices/+/status'])]) {
+      if (String(payload).startsWith('{"state":"online"')) {
+        publishPresence(topic.split('/')[1] as string, { state: 'offline', since: Date.now() })
+      }
+    }
   }
 
   function heard(client: Client, device: string): void {
@@ -213,6 +240,11 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     })
   }
 
+  const { sessionExpiry, maxQueuedAge } = limits
+  const lookMillis = Math.min(expiryMillis, sessionExpiry || expiryMillis, maxQueuedAge || expiryMillis)
+  const expiring = setInterval(() => sessions.expire(Date.now()), lookMillis)
+  finishFormerRun()
+
   return {
     listen: doors.listen,
     listenTls: doors.listenTls,
@@ -233,6 +265,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     },
     async close(settled) {
       closing = true
+      clearInterval(expiring)
       admission.close()
       await doors.close(async () => {
         await settled()

@@ -5,7 +5,7 @@ import { visitorOf } from './doorman.ts'
 import type { Ingest } from './ingest.ts'
 import { LimitReached, type Limits, topicLimit } from './limits.ts'
 import { topicProblem } from './matcher.ts'
-import type { Sessions } from './sessions.ts'
+import type { Sessions } from './sessions/sessions.ts'
 import type { Throttle, Traffic } from './throttle.ts'
 
 /*
@@ -68,7 +68,8 @@ interface Run {
 
 /** Puts the fast path in front of the parser of each connection that it is given. */
 export function createFastPath(options: FastPathOptions) {
-  const { ingest, sessions, limits, nobodyHears, onPublished, onAnswered } = options
+  const { incoming } = options.sessions
+  const { ingest, limits, nobodyHears, onPublished, onAnswered } = options
   return function attach(client: Client): void {
     const connection = client as Connection
     const parseSlowly = connection._parser.parse.bind(connection._parser)
@@ -217,7 +218,7 @@ export function createFastPath(options: FastPathOptions) {
     function takePubrel(packetId: number): boolean {
       if (packetId === 0) return false
       run ??= emptyRun('', '')
-      if (sessions.hasIncoming(client.id, packetId)) {
+      if (incoming.has(client.id, packetId)) {
         run.delivery.handshakes.push({ client: client.id, packetId, digest: null })
       } else traffic.control++
       run.answers.push((pubcomp << 16) | packetId)
@@ -246,7 +247,7 @@ export function createFastPath(options: FastPathOptions) {
       if (!run) return
       const { delivery, answers, messages } = run
       const settled = delivery.handshakes.map(({ packetId, digest }) =>
-        digest === null ? sessions.ending(client.id, packetId) : sessions.storing(client.id, packetId),
+        digest === null ? incoming.ending(client.id, packetId) : incoming.storing(client.id, packetId),
       )
       run = null
       connection._parsingBatch++

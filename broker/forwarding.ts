@@ -1,4 +1,5 @@
 import type { AedesPublishPacket, Client } from 'aedes'
+import { visitorOf } from './doorman.ts'
 import { maxUnsentBytes } from './guard.ts'
 import { matchesFilter } from './matcher.ts'
 
@@ -16,6 +17,8 @@ export function createForwarding() {
         return packet
       }
       if (packet.qos === 0) return packet
+      // What waited for a client may be what it was allowed then. A topic without wildcards is a filter.
+      if (!visitorOf(client).maySubscribe(packet.topic)) return null
       const granted = grantedQos(client, packet.topic)
       return granted < packet.qos
         ? Object.assign(Object.create(Object.getPrototypeOf(packet)), packet, { qos: granted })

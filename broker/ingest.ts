@@ -9,7 +9,8 @@ import type { Route, Router } from '../devices/topics.ts'
 import { type Visitor, visitorOf } from './doorman.ts'
 import { LimitReached, type Limits, topicLimit } from './limits.ts'
 import { createTopicCache, topicProblem } from './matcher.ts'
-import type { Sessions } from './sessions.ts'
+import type { QueuedPacket } from './sessions/outgoing.ts'
+import type { Sessions } from './sessions/sessions.ts'
 
 export interface IngestOptions {
   sink: Sink
@@ -45,6 +46,7 @@ export interface Ingest {
 
 export function createIngest({ sink, route, window, sessions, limits, heard }: IngestOptions): Ingest {
   const { maxOpenExchanges } = limits
+  const { incoming } = sessions
   const routes = createTopicCache(route)
   // How many deliveries of a connection wait for their commit.
   const waiting = new WeakMap<Client, { deliveries: number }>()
@@ -86,9 +88,9 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
 
   function begin(client: Client, packetId: number, topic: string, payload: Uint8Array | string, delivery: Delivery) {
     const digest = crc32(payload, crc32(topic))
-    if (!sessions.beginIncoming(client.id, packetId, digest)) return false
-    if (sessions.openIncoming(client.id) > maxOpenExchanges) {
-      sessions.endIncoming(client.id, packetId)
+    if (!incoming.begin(client.id, packetId, digest)) return false
+    if (incoming.count(client.id) > maxOpenExchanges) {
+      incoming.end(client.id, packetId)
       const message = `more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`
       throw new LimitReached('maxOpenExchanges', message)
     }
@@ -103,7 +105,7 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       if (before) before.deliveries--
       if (failure !== null) {
         for (const { client, packetId, digest } of delivery.handshakes) {
-          if (digest !== null) sessions.endIncoming(client, packetId)
+          if (digest !== null) incoming.end(client, packetId)
         }
       }
       done(failure)
@@ -141,9 +143,15 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
         const bytes = typeof packet.payload === 'string' ? Buffer.from(packet.payload) : packet.payload
         Object.assign(delivery, read(client, found, bytes, 0, bytes.length, delivery.received))
       }
-      const nothing = !found && delivery.handshakes.length === 0
+      const prepared = isNew ? sessions.prepare(packet as QueuedPacket) : null
+      if (prepared) delivery.notes = prepared.notes
+      const nothing = !found && !prepared && delivery.handshakes.length === 0
       if (nothing && !(client && waiting.get(client)?.deliveries)) return done(null)
-      accept(client, delivery, (failure) => done(failure === null ? null : new Error(failure)))
+      accept(client, delivery, (failure) => {
+        if (failure !== null) return done(new Error(failure))
+        prepared?.kept()
+        done(null)
+      })
     },
   }
 }

@@ -28,6 +28,12 @@ export interface Limits {
   /** Messages that wait for one client that is away; the oldest go first. */
   maxQueued: number
   maxQueuedSize: number
+  /** All that wait for anybody. */
+  maxQueuedTotal: number
+  maxQueuedAge: Millis
+  /** Clients that are remembered, and for how long after they have gone. */
+  maxSessions: number
+  sessionExpiry: Millis
   maxRetained: number
   maxRetainedSize: number
 }

@@ -4,6 +4,7 @@ import type { Doorman, Guest, Visitor } from './doorman.ts'
 import { LimitReached } from './limits.ts'
 import { badText } from './matcher.ts'
 import type { Peer } from './peer.ts'
+import type { Sessions } from './sessions/sessions.ts'
 
 export interface ReceptionOptions {
   doorman: Doorman
@@ -11,6 +12,7 @@ export interface ReceptionOptions {
   /** Why nothing can be stored at present, or `null`. */
   failure(): string | null
   mayPublish(visitor: Visitor, topic: string): boolean
+  sessions: Pick<Sessions, 'hasRoomFor' | 'open'>
   /** Whose a client id is; `null`: nobody's. */
   ownerOf(clientId: string): string | null
 }
@@ -18,11 +20,14 @@ export interface ReceptionOptions {
 export const maxClientIdLength = 128
 
 /** From the first byte of a connection to its CONNACK: who comes in, and as what. */
-export function createReception({ doorman, connectTimeout, failure, mayPublish, ownerOf }: ReceptionOptions) {
+export function createReception(options: ReceptionOptions) {
+  const { doorman, connectTimeout, failure, mayPublish, sessions, ownerOf } = options
   const peers = new WeakMap<Client, Peer>()
   const timers = new WeakMap<Client, NodeJS.Timeout>()
   // What CONNECT says besides what Aedes hands on.
   const connects = new WeakMap<Client, ConnectPacket>()
+  // Clients that are being let in and were here before.
+  const remembered = new Set<string>()
 
   async function admit(client: Guest, username: string, password: string): Promise<AuthenticateError | null> {
     const connect = connects.get(client) as ConnectPacket
@@ -38,7 +43,12 @@ export function createReception({ doorman, connectTimeout, failure, mayPublish, 
     if (connect.will && !mayPublish(visitor, connect.will.topic)) {
       return refusal(`the will may not be published to ${connect.will.topic}`, notAuthorized)
     }
+    if (!connect.clean && !sessions.hasRoomFor(client.id)) {
+      return refusal('as many clients are remembered as may be: come without a session', serverUnavailable)
+    }
     client.visitor = visitor
+    remembered.delete(client.id)
+    if (!connect.clean && sessions.open(client.id, visitor.identity)) remembered.add(client.id)
     const end = () => client.close()
     visitor.signal.addEventListener('abort', end)
     client.conn.once('close', () => visitor.signal.removeEventListener('abort', end))
@@ -58,7 +68,12 @@ export function createReception({ doorman, connectTimeout, failure, mayPublish, 
       client.conn.once('close', () => clearTimeout(timer))
     },
     /** It is let in, or refused. */
-    answered: (client: Client): void => clearTimeout(timers.get(client)),
+    answered(client: Client): void {
+      clearTimeout(timers.get(client))
+      remembered.delete(client.id)
+    },
+    /** A client that is being let in has a session of before. */
+    isRemembered: (clientId: string): boolean => remembered.has(clientId),
     connectArrived: (client: Client, packet: ConnectPacket): void => void connects.set(client, packet),
     /** Lets a client in (`null`), or says why not. */
     admit: (client: Client, username: string, password: string): Promise<AuthenticateError | null> =>

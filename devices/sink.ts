@@ -11,6 +11,8 @@ export interface Delivery {
   rejected: Rejection[]
   /** Steps of QoS 2 that must be known again after a crash, in the same commit. */
   handshakes: Handshake[]
+  /** What else must be known again after a restart when the delivery is. */
+  notes: Note[]
 }
 
 /** One inbound QoS 2 exchange: the identifier is in use from PUBLISH until PUBREL. MQTT 3.1.1 §4.3.3 */
@@ -21,9 +23,12 @@ export interface Handshake {
   digest: number | null
 }
 
+/** A value that is kept under a key, in place of the one before; `null`: there is none any more. */
+export type Note = readonly [key: string, value: Uint8Array | null]
+
 /** A delivery that holds nothing yet. */
 export function emptyDelivery(origin: string, device = ''): Delivery {
-  return { origin, device, received: Date.now(), readings: [], rejected: [], handshakes: [] }
+  return { origin, device, received: Date.now(), readings: [], rejected: [], handshakes: [], notes: [] }
 }
 
 /** How a delivery ended: everything is on disk, or (`failure`) nothing of it may be acknowledged. */
@@ -38,6 +43,8 @@ export type Outcome =
  */
 export interface Sink {
   accept(delivery: Delivery, done: (outcome: Outcome) => void): void
+  /** Keeps notes; `done` is called as that of `accept` is, when they and all before them are on disk. */
+  note(notes: readonly Note[], done: (failure: string | null) => void): void
   /** Forgets all exchanges of a client that began a clean session. [MQTT-3.1.2-6] */
   discard(client: string): void
 }

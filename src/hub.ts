@@ -99,7 +99,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     window,
     limits: config,
     doorman: createDoorman(access),
-    handshakes: store.opened.handshakes,
+    restored: store.opened,
     failure: () => failure,
     onRefused: (client, reason, peer) => log.warn({ client, ...peer }, `an MQTT connection has ended: ${reason}`),
   })

@@ -21,6 +21,11 @@ export interface MetricSources {
     sessions: {
       retained: number
       sessions: number
+      sessionsExpired: number
+      damaged: number
+      retainedBytes: number
+      queuedBytes: number
+      queueExpired: number
       queued: number
       queueDropped: number
       retainedDropped: number
@@ -114,6 +119,26 @@ const figures: Figure[] = [
     ({ broker }) => broker.sessions.retainedDropped,
   ],
   ['gauge', 'hub_mqtt_sessions', 'Persistent sessions', ({ broker }) => broker.sessions.sessions],
+  [
+    'counter',
+    'hub_mqtt_sessions_expired_total',
+    'Persistent sessions that were forgotten',
+    ({ broker }) => broker.sessions.sessionsExpired,
+  ],
+  [
+    'counter',
+    'hub_mqtt_notes_damaged_total',
+    'Pieces of session state that could not be read at the start',
+    ({ broker }) => broker.sessions.damaged,
+  ],
+  ['gauge', 'hub_mqtt_retained_bytes', 'Size of retained messages', ({ broker }) => broker.sessions.retainedBytes],
+  ['gauge', 'hub_mqtt_queued_bytes', 'Size of messages that wait', ({ broker }) => broker.sessions.queuedBytes],
+  [
+    'counter',
+    'hub_mqtt_queue_expired_total',
+    'Messages that waited for too long',
+    ({ broker }) => broker.sessions.queueExpired,
+  ],
   ['gauge', 'hub_mqtt_queued', 'Messages that wait for their clients', ({ broker }) => broker.sessions.queued],
   [
     'counter',

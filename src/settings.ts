@@ -42,6 +42,10 @@ export interface Config {
   maxOpenExchanges: number
   maxQueued: number
   maxQueuedSize: number
+  maxQueuedTotal: number
+  maxQueuedAge: Millis
+  maxSessions: number
+  sessionExpiry: Millis
   maxRetained: number
   maxRetainedSize: number
   mappings: Mapping[]
@@ -120,6 +124,20 @@ export const limits: readonly Setting[] = [
   },
   { key: 'maxQueued', ...count, initial: '10000', description: 'messages that wait for one client' },
   { key: 'maxQueuedSize', ...size, initial: '16MiB', description: 'all messages that wait for one client' },
+  { key: 'maxQueuedTotal', ...size, initial: '256MiB', description: 'all messages that wait for any client' },
+  {
+    key: 'maxQueuedAge',
+    ...duration,
+    initial: '7d',
+    description: 'how long a message waits for a client; 0: for ever',
+  },
+  { key: 'maxSessions', ...count, initial: '100000', description: 'clients that are remembered while they are away' },
+  {
+    key: 'sessionExpiry',
+    ...duration,
+    initial: '7d',
+    description: 'how long a client that is away is remembered; 0: for ever',
+  },
   { key: 'maxRetained', ...count, initial: '100000', description: 'retained messages' },
   { key: 'maxRetainedSize', ...size, initial: '64MiB', description: 'all retained messages' },
 ]

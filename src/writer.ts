@@ -1,5 +1,5 @@
 import type { Reading } from '../devices/reading.ts'
-import type { Delivery, Handshake, Outcome, Sink } from '../devices/sink.ts'
+import type { Delivery, Handshake, Note, Outcome, Sink } from '../devices/sink.ts'
 import { cardinality, type Dictionary } from './dictionary.ts'
 import { createRecordBuilder } from './store/record.ts'
 import type { Appended, Batch, ConsumerChange, HandshakeEntry, Offset, Store } from './store/store.ts'
@@ -62,6 +62,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
   const figures: WriterFigures = { readings: 0, values: 0, duplicates: 0, rejected: 0, commits: 0 }
   const numbers: number[] = []
   const changes = new Map<string, () => ConsumerChange>()
+  const notes = new Map<string, Uint8Array | null>()
 
   function accept(delivery: Delivery, done: (outcome: Outcome) => void): void {
     if (closed !== null) return done(refused(closed))
@@ -69,7 +70,14 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     for (const reading of delivery.readings) addReading(reading, delivery)
     for (const { payload, reason } of delivery.rejected) quarantine(delivery, payload, reason)
     for (const handshake of delivery.handshakes) next.handshakes.push(toEntry(handshake))
+    for (const [key, value] of delivery.notes) notes.set(key, value)
     wait({ first, count: records.count - first, done })
+  }
+
+  function note(given: readonly Note[], done: (failure: string | null) => void): void {
+    if (closed !== null) return done(closed)
+    for (const [key, value] of given) notes.set(key, value)
+    wait({ first: records.count, count: 0, done: ({ failure }) => done(failure) })
   }
 
   function addReading(reading: Reading, delivery: Delivery): void {
@@ -144,6 +152,8 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     batch.received = Date.now()
     for (const change of changes.values()) batch.consumers.push(change())
     changes.clear()
+    batch.notes = [...notes]
+    notes.clear()
     batch.records = batch.count > 0 ? records.take() : null
     next = emptyBatch()
     waiting = []
@@ -172,6 +182,7 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
 
   return {
     accept,
+    note,
     keep,
     settled,
     discard,
@@ -213,5 +224,6 @@ function emptyBatch(): Batch {
     quarantine: [],
     handshakes: [],
     consumers: [],
+    notes: [],
   }
 }

@@ -185,6 +185,6 @@ export async function rawClient(
   onTestFinished(() => void socket.destroy())
   socket.write(generate({ cmd: 'connect', clientId, protocolVersion: 4, clean, keepalive }))
   const [connack] = (await once(socket, 'data')) as [Buffer]
-  if (!connack.equals(Buffer.from([0x20, 2, 0, 0]))) throw new Error(`refused: ${connack.toString('hex')}`)
+  if (connack[0] !== 0x20 || connack[3] !== 0) throw new Error(`refused: ${connack.toString('hex')}`)
   return socket
 }

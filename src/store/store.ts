@@ -1,4 +1,5 @@
 import type { Millis } from '../../devices/reading.ts'
+import type { Note } from '../../devices/sink.ts'
 import type { HistoryPage, HistoryQuery } from '../history/query.ts'
 import type { Filter } from './filter.ts'
 
@@ -17,6 +18,8 @@ export interface Batch {
   quarantine: Unreadable[]
   handshakes: HandshakeEntry[]
   consumers: ConsumerChange[]
+  /** Kept as they are; each key once. */
+  notes: readonly Note[]
 }
 
 /** How a consumer stands after something was done with it. */
@@ -156,6 +159,7 @@ export interface Opened {
   handshakes: [client: string, open: OpenHandshake[]][]
   consumers: KeptConsumer[]
   credentials: KeptCredential[]
+  notes: [key: string, value: Uint8Array][]
   oldest: Offset
   end: Offset
 }

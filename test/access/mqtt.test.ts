@@ -218,3 +218,48 @@ test('the simulator and the demo work with a hub that has credentials', async ()
   })
   expect(seen.every((device) => device.startsWith('demo-'))).toBe(true)
 })
+
+describe('a session that is remembered', () => {
+  test('keeps no filter that was refused, and its owner, also across a restart', async () => {
+    const hub = await startProtectedHub()
+    const kitchen = { username: 'kitchen', password: await hub.command('device', 'create', 'kitchen'), clean: false }
+    const hall = { username: 'hall', password: await hub.command('device', 'create', 'hall'), clean: false }
+    const service = { username: await hub.command('token', 'create', '--name', 's', '--role', 'read,write') }
+    const first = await open(hub, { ...kitchen, clientId: 'one' })
+    await new Promise((resolve) => first.client.subscribe(['devices/kitchen/x', 'devices/hall/x'], { qos: 1 }, resolve))
+    await first.client.endAsync()
+    expect((await open(hub, { ...hall, clientId: 'one' })).code).toBe(2)
+    expect((await open(hub, { ...hall, clientId: 'one', clean: true })).code).toBe(2)
+    const sender = await open(hub, service)
+    for (const device of ['hall', 'kitchen']) {
+      await sender.client.publishAsync(`devices/${device}/x`, 'text', { qos: 1 })
+    }
+    await hub.kill('SIGKILL')
+    const again = { ...hub, ...(await startHubProcess({ folder: hub.folder })) }
+    expect((await open(again, { ...hall, clientId: 'one' })).code).toBe(2)
+    const client = connect(again.mqtt, { ...kitchen, clientId: 'one', reconnectPeriod: 0 })
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+    const topics: string[] = []
+    client.on('message', (topic) => topics.push(topic))
+    await waitFor(() => topics.includes('devices/kitchen/x'))
+    expect(topics).toEqual(['devices/kitchen/x'])
+  })
+})
+
+test('what waited for a client that may no longer hear it is not delivered', async () => {
+  const hub = await startProtectedHub()
+  const create = (...more: string[]) => hub.command('device', 'create', 'kitchen', ...more)
+  const session = { username: 'kitchen', clientId: 'one', clean: false }
+  const first = await open(hub, { ...session, password: await create('--subscribe', 'news/#') })
+  await first.client.subscribeAsync(['news/#', 'devices/kitchen/x'], { qos: 1 })
+  await first.client.endAsync()
+  const service = await open(hub, { username: await hub.command('token', 'create', '--name', 's', '--role', 'write') })
+  await hub.command('device', 'revoke', 'kitchen')
+  for (const topic of ['news/a', 'devices/kitchen/x']) await service.client.publishAsync(topic, 'text', { qos: 1 })
+  const client = connect(hub.mqtt, { ...session, password: await create(), reconnectPeriod: 0 })
+  onTestFinished(() => client.endAsync(true).then(() => {}))
+  const topics: string[] = []
+  client.on('message', (topic) => topics.push(topic))
+  await waitFor(() => topics.includes('devices/kitchen/x'))
+  expect(topics).toEqual(['devices/kitchen/x'])
+})

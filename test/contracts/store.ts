@@ -208,6 +208,7 @@ export function storeContract(open: OpenStore, folder: () => Promise<string>): v
       newMetrics: [],
       quarantine: [],
       consumers: [],
+      notes: [],
     } as const
     const empty = { ...batch, newDevices: [], newMetrics: [], quarantine: [], consumers: [] }
     for (let i = 1; i <= 3000; i++) {

@@ -97,6 +97,9 @@ const migrations = [
     subject TEXT NOT NULL
   ) STRICT;
   `,
+  `
+  CREATE TABLE notes (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL) STRICT;
+  `,
 ]
 
 export type Durability = 'fsync' | 'os'

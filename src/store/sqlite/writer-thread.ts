@@ -24,6 +24,7 @@ import { createCredentialTable } from './credentials.ts'
 import { createHandshakes } from './handshakes.ts'
 import { type Head, headRows, latestText } from './head.ts'
 import { loadHeads, takeBatch } from './heads.ts'
+import { createNoteTable } from './notes.ts'
 import { createQuarantine } from './quarantine.ts'
 import type { UnsealedPart } from './reader-thread.ts'
 import { createRetention, type Forgetting } from './retention.ts'
@@ -63,6 +64,7 @@ function openFile({ path, durability }: WriterOptions) {
     consumers: createConsumerTable(db),
     credentials: createCredentialTable(db),
     quarantine: createQuarantine(db),
+    notes: createNoteTable(db),
     retention: createRetention(db, heads),
     insertDevice: db.prepare('INSERT INTO devices (id, name, first_seen, last_seen) VALUES (?, ?, ?, ?)'),
     insertMetric: db.prepare('INSERT INTO metrics (id, name) VALUES (?, ?)'),
@@ -116,6 +118,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     file.handshakes.write(batch.handshakes)
     file.quarantine.write(batch.quarantine)
     file.consumers.write(batch.consumers)
+    file.notes.write(batch.notes)
     file.commit.run()
     for (const head of taken.full) file.sealing.full(head)
     if (stored && count > 0) file.retention.appended(stored.length)
@@ -230,6 +233,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
         handshakes: handshakes.all(),
         consumers: consumers.all(),
         credentials: credentials.list(),
+        notes: file.notes.all(),
         oldest: file.oldest.get() ?? 1,
         end: heads.end,
       }

@@ -1,0 +1,132 @@
+import { Readable } from 'node:stream'
+import type { Aedes, AedesPublishPacket, Client, Subscription } from 'aedes'
+import { emptyDelivery, type Sink } from '../../devices/sink.ts'
+import { visitorOf } from '../doorman.ts'
+import type { Subscriptions } from '../subscriptions.ts'
+import type { QueuedPacket } from './outgoing.ts'
+import type { Sessions, Subscriber } from './sessions.ts'
+
+type ClientId = { id: string }
+type WithId = { messageId?: number | undefined }
+
+// A rejection is the ordinary answer to "is this packet new?"; an Error with its stack cost half of all QoS 2 work.
+const unknown = new Error('no such packet')
+
+/** The sessions in the form that Aedes expects of its persistence (that of aedes-persistence 11). */
+export function createPersistence(sessions: Sessions, sink: Sink, { problem }: Pick<Subscriptions, 'problem'>) {
+  const { notes, retained, outgoing, incoming, wills } = sessions
+  // Aedes stores a SUBSCRIBE whole for each filter that it grants of it: once is enough.
+  const stored = new WeakMap<Subscription[], string>()
+  let broker: Aedes | null = null
+
+  return {
+    async setup(aedes: Aedes): Promise<void> {
+      broker = aedes
+    },
+    get broker() {
+      return broker
+    },
+
+    async storeRetained(packet: AedesPublishPacket): Promise<void> {
+      sessions.storeRetained(packet)
+    },
+    createRetainedStream: (filter: string) => retained.stream([filter]),
+    createRetainedStreamCombi: (filters: string[]) => retained.stream(filters),
+
+    // SUBACK follows when this resolves.
+    async addSubscriptions(client: ClientId, subscriptions: Subscription[]): Promise<void> {
+      if (stored.get(subscriptions) === client.id) return
+      stored.set(subscriptions, client.id)
+      const { maySubscribe } = visitorOf(client as Client)
+      // It holds also the filters that were refused.
+      const granted = subscriptions.filter(({ topic }) => problem(client, topic) === null && maySubscribe(topic))
+      sessions.subscribe(client.id, granted)
+      await notes.kept()
+    },
+    async removeSubscriptions(client: ClientId, topics: string[]): Promise<void> {
+      sessions.unsubscribe(client.id, topics)
+      await notes.kept()
+    },
+    async subscriptionsByClient(client: ClientId): Promise<Subscription[]> {
+      return [...(sessions.get(client.id)?.subscriptions.values() ?? [])]
+    },
+    async countOffline(): Promise<{ subsCount: number; clientsCount: number }> {
+      const counts = { subsCount: 0, clientsCount: 0 }
+      for (const [, { subscriptions }] of sessions.entries()) {
+        if (subscriptions.size > 0) counts.clientsCount++
+        for (const { qos } of subscriptions.values()) if (qos > 0) counts.subsCount++
+      }
+      return counts
+    },
+    // Asked for every QoS 1 and 2 publish, and answered from memory: a late answer would change the order of deliveries.
+    subscriptionsByTopic: (topic: string): Promise<Subscriber[]> => Promise.resolve(sessions.subscribersOf(topic)),
+    async cleanSubscriptions(client: ClientId): Promise<void> {
+      sessions.remove(client.id)
+    },
+
+    async outgoingEnqueue(subscriber: { clientId: string; qos?: number }, packet: QueuedPacket): Promise<void> {
+      sessions.enqueue([subscriber], packet)
+    },
+    outgoingEnqueueCombi(list: Subscriber[], packet: QueuedPacket): Promise<void> {
+      sessions.enqueue(list, packet)
+      return Promise.resolve()
+    },
+    /** What is sent at QoS 2 follows when this resolves: a crash must not make the client get it under another identifier. */
+    async outgoingUpdate(client: ClientId, packet: QueuedPacket): Promise<void> {
+      const queue = sessions.get(client.id)?.queue
+      const entry = queue && outgoing.update(queue, packet)
+      if (!entry) throw unknown
+      if (entry.qos === 2) await notes.kept()
+    },
+    async outgoingClearMessageId(client: ClientId, { messageId }: WithId): Promise<QueuedPacket | undefined> {
+      const queue = sessions.get(client.id)?.queue
+      return queue && outgoing.acknowledged(queue, messageId)
+    },
+    outgoingStream(client: ClientId): Readable {
+      const queue = sessions.get(client.id)?.queue
+      return Readable.from(queue ? outgoing.packets(queue) : [])
+    },
+
+    async incomingStorePacket({ id, closed }: ClientId & { closed?: boolean }, packet: QueuedPacket): Promise<void> {
+      // The commit may end after the connection, and with that a clean session.
+      incoming.passed(id, packet, !closed)
+    },
+    incomingGetPacket(client: ClientId, packet: WithId): Promise<WithId> {
+      const known = incoming.stored(client.id, packet.messageId as number)
+      return known ? Promise.resolve(known) : Promise.reject(unknown)
+    },
+    // PUBCOMP follows when this resolves, so the identifier may be used again only after the disk knows.
+    incomingDelPacket(client: ClientId, { messageId }: WithId): Promise<void> {
+      const packetId = messageId as number
+      if (!incoming.has(client.id, packetId)) return Promise.reject(unknown)
+      return new Promise((resolve, reject) => {
+        const delivery = emptyDelivery('')
+        const end = incoming.ending(client.id, packetId)
+        delivery.handshakes.push({ client: client.id, packetId, digest: null })
+        sink.accept(delivery, ({ failure }) => {
+          if (failure !== null) return reject(new Error(failure))
+          end()
+          resolve()
+        })
+      })
+    },
+    async cleanIncoming(client: ClientId): Promise<void> {
+      if (incoming.clear(client.id)) sink.discard(client.id)
+    },
+
+    async putWill(client: ClientId, packet: QueuedPacket): Promise<void> {
+      wills.put(client.id, Object.assign(packet, { brokerId: broker?.id ?? '', clientId: client.id }))
+    },
+    getWill: async (client: ClientId) => wills.get(client.id),
+    delWill: async (client: ClientId) => wills.drop(client.id),
+    streamWill: (brokers: Record<string, unknown> = {}) =>
+      Readable.from([...wills.values()].filter(({ brokerId }) => !brokers[brokerId ?? ''])),
+    getClientList: (topic: string) =>
+      Readable.from(
+        [...sessions.entries()].filter(([, { subscriptions }]) => subscriptions.has(topic)).map(([client]) => client),
+      ),
+    async destroy(): Promise<void> {
+      retained.clear()
+    },
+  }
+}
