@@ -35,13 +35,16 @@ export interface Hub {
 export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
   refuseForeignAddress(config.host)
   // The store opens on a thread of its own; meanwhile this one loads what speaks to the world.
-  const [store, { createBroker }, { createHttpServer }] = await Promise.all([
-    openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
-      throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
-    }),
-    import('../broker/broker.ts'),
-    import('./http/server.ts'),
-  ])
+  const [store, { createBroker }, { createSlots, networkOf }, { createHttpServer }, { createGuards }] =
+    await Promise.all([
+      openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
+        throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
+      }),
+      import('../broker/broker.ts'),
+      import('../broker/slots.ts'),
+      import('./http/server.ts'),
+      import('./http/guards.ts'),
+    ])
   let failure: string | null = null
   store.onStatus((status) => {
     if (status.failure !== null)
@@ -79,6 +82,12 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     failure: () => failure,
     onRefused: (client, reason) => log.warn({ client }, `an MQTT connection has ended: ${reason}`),
   })
+  const guards = createGuards({
+    limits: config,
+    connections: createSlots(config.maxHttpConnections, config.maxHttpConnectionsPerAddress),
+    streams: createSlots(config.maxStreams, config.maxStreamsPerAddress),
+    networkOf,
+  })
   // Its modules load when somebody first asks for figures.
   let metrics: Promise<() => Promise<string>> | null = null
   async function openMetrics() {
@@ -89,6 +98,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       writer: writer.figures,
       store: store.figures,
       broker: () => broker.figures,
+      http: () => ({ ...guards.figures, reached: guards.reached }),
       followers: () => feed.followers,
       consumers: consumers.list,
       failure: () => failure,
@@ -102,6 +112,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       consumers,
       guard,
       sink: writer,
+      guards,
       window,
       route,
       isOnline: broker.isOnline,
@@ -115,6 +126,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       },
       attachMqtt: broker.attach,
     },
+    config.maxPacketSize,
     log,
   )
   const stopRetention = startRetention(store, config, log)

@@ -6,6 +6,7 @@ import type { AddressGuard } from '../delivery/addresses.ts'
 import type { Consumers } from '../delivery/consumers.ts'
 import type { Feed } from '../feed.ts'
 import type { Store } from '../store/store.ts'
+import type { Guards } from './guards.ts'
 
 /** What the routes work with. */
 export interface HttpContext {
@@ -16,6 +17,7 @@ export interface HttpContext {
   /** Where webhooks may go. */
   guard: AddressGuard
   sink: Sink
+  guards: Guards
   window: TimeWindow
   /** Where a topic leads, for what the quarantine feeds in again. */
   route: Router

@@ -8,6 +8,7 @@ import { consumerRoutes } from './consumer-routes.ts'
 import type { HttpContext } from './context.ts'
 import { deviceRoutes } from './device-routes.ts'
 import { feedRoutes } from './feed-routes.ts'
+import { guardedOptions, guardServer, guardSocket } from './guarded-server.ts'
 import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
 import { operationsRoutes } from './operations-routes.ts'
@@ -16,21 +17,25 @@ import type { Address } from './pages.ts'
 import { answerProblems } from './problem.ts'
 import { quarantineRoutes } from './quarantine-routes.ts'
 
-const maxBodyBytes = 4 * 1024 * 1024
-const maxFrameBytes = 1024 * 1024
-
 /** The HTTP side of the hub, not listening yet. */
-export async function createHttpServer(context: HttpContext, log: Logger): Promise<FastifyInstance> {
+export async function createHttpServer(
+  given: HttpContext,
+  maxFrameSize: number,
+  log: Logger,
+): Promise<FastifyInstance> {
+  const { guards } = given
+  const context = { ...given, store: guards.around(given.store) }
   const options: FastifyServerOptions = {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
-    bodyLimit: maxBodyBytes,
+    ...guardedOptions(guards),
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
   }
   const app = fastify(options).withTypeProvider<TypeBoxTypeProvider>()
-  answerProblems(app as unknown as FastifyInstance, context.failure)
+  guardServer(app as unknown as FastifyInstance, guards)
+  answerProblems(app as unknown as FastifyInstance, context.failure, guards.limits.maxBodySize)
   refuseForeignPages(app as unknown as FastifyInstance)
   const addresses: Address[] = []
   app.addHook('onRoute', ({ method, url, schema }) => {
@@ -38,8 +43,10 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
   })
 
   await app.register(websocket, {
+    // A reader that hangs up in the middle of a frame is no news.
+    errorHandler: (_error, socket) => socket.terminate(),
     options: {
-      maxPayload: maxFrameBytes,
+      maxPayload: maxFrameSize,
       // [MQTT-6.0.0-4]
       handleProtocols: (protocols: Set<string>) => (protocols.has('mqtt') ? 'mqtt' : false),
     },
@@ -51,7 +58,11 @@ export async function createHttpServer(context: HttpContext, log: Logger): Promi
     handler: () => {
       throw new Problem('upgrade-required', 'MQTT over WebSocket is spoken here, subprotocol "mqtt"')
     },
-    wsHandler: (socket, request) => context.attachMqtt(createWebSocketStream(socket), request.ip),
+    wsHandler: (socket, request) => {
+      guardSocket(socket, guards, true)
+      guards.handedOver(request.raw.socket)
+      context.attachMqtt(createWebSocketStream(socket), request.ip)
+    },
   })
   await app.register(ingestRoutes(context))
   await app.register(deviceRoutes(context))
