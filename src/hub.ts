@@ -140,7 +140,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     await writer.close()
     // Whoever reads is told where he is; whoever does not read is not waited for.
     await Promise.race([feed.close(), sleep(readerGraceMillis)])
-    const impatience = setTimeout(() => http.server.closeAllConnections(), readerGraceMillis)
+    const impatience = setTimeout(guards.hangUp, readerGraceMillis)
     await http.close()
     clearTimeout(impatience)
     await store.close()

@@ -142,9 +142,10 @@ test('a WebSocket that talks without end, or pings and never reads, is hung up o
   ]) {
     const socket = new WebSocket(`ws://127.0.0.1:${hub.httpPort}/v1/feed`)
     socket.on('error', () => {})
+    const greeted = once(socket, 'message')
     await once(socket, 'open')
     for (let i = 0; i < 20; i++) send(socket)
-    await once(socket, 'message')
+    await greeted
     expect(socket.readyState).toBe(WebSocket.OPEN)
     for (let i = 0; i < 500; i++) send(socket)
     await once(socket, 'close')
@@ -215,6 +216,33 @@ test('a reader that asks for several streams at once and vanishes leaves none of
   socket.destroy()
   await waitFor(async () => (await readFigures(hub)).hub_feed_followers === 0)
   expect((await readFigures(hub)).hub_http_streams).toBe(0)
+})
+
+test('a WebSocket that takes nothing does not hold up a stop', async () => {
+  const hub = await startHubProcess()
+  const text = 'x'.repeat(4000)
+  const { socket } = openSocket(hub)
+  socket.pause()
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n'
+  socket.write(request('/v1/feed', `${upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n`))
+  await waitFor(async () => (await readFigures(hub)).hub_feed_followers === 1)
+  for (let from = 0; from < 9000; from += 900) {
+    await push(
+      hub,
+      Array.from({ length: 900 }, (_, i) => ({ device: 'd', ts: t0 + from + i, text })),
+    )
+  }
+  expect(await hub.kill('SIGTERM')).toBe(0)
+})
+
+test('a request with a body that asks for an upgrade is refused, and its connection closed', async () => {
+  const hub = await startHubProcess()
+  const withBody = openSocket(hub)
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n'
+  withBody.socket.write(request('/v1/telemetry', upgrade).replace('GET', 'POST'))
+  await closed(withBody.socket)
+  expect(withBody.said.text).toMatch(/^HTTP\/1\.1 400 /)
+  expect(await hub.kill('SIGTERM')).toBe(0)
 })
 
 test('answers that nobody takes are not made without end', async () => {

@@ -83,7 +83,7 @@ export function feedRoutes({ store, feed, guards }: HttpContext): FastifyPluginA
   async function poll(request: FastifyRequest, reply: FastifyReply) {
     const query = await readQuery(request, 'earliest')
     const wait = readWait(request)
-    if (wait > 0) guards.streaming(request.ip, reply.raw)
+    if (wait > 0) guards.streaming(request.ip ?? '', reply.raw)
     const deadline = Date.now() + wait * 1000
     const signal = closeSignal(reply)
     const patience = Math.max(deadline, Date.now() + scanMillis)
@@ -115,7 +115,7 @@ export function feedRoutes({ store, feed, guards }: HttpContext): FastifyPluginA
     type: string,
     encode: (page: FeedPage) => string,
   ): Promise<FastifyReply> {
-    guards.streaming(request.ip, reply.raw)
+    guards.streaming(request.ip ?? '', reply.raw)
     const query = await readQuery(request, 'latest')
     const signal = closeSignal(reply)
     const place = await firstPlace(query)
@@ -154,7 +154,7 @@ export function feedRoutes({ store, feed, guards }: HttpContext): FastifyPluginA
     socket.on('error', () => aborter.abort())
     guardSocket(socket, guards, false)
     try {
-      guards.streaming(request.ip, socket)
+      guards.streaming(request.ip ?? '', socket)
       const query = await readQuery(request, 'latest')
       const place = await firstPlace(query)
       await sendFrame(socket, `{"type":"hello","cursor":"${cursor({ next: place })}"}`)

@@ -1,7 +1,8 @@
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyHttpOptions, FastifyInstance } from 'fastify'
 import type { WebSocket } from 'ws'
+import { Problem } from '../errors.ts'
 import type { Guards } from './guards.ts'
 
 /** How often the timeouts of requests are looked at. */
@@ -40,11 +41,22 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
   // The system of a client that has gone may say so before anybody listens to the new protocol.
   app.server.prependListener('upgrade', (_request, socket) => socket.on('error', () => {}))
   app.addHook('onRequest', async ({ raw, ip }, reply) => {
-    guards.requested(raw.socket, ip, raw.rawHeaders.length / 2, reply.raw)
+    // Its body would be waited for on a connection that HTTP no longer reads.
+    if (isUpgrade(raw) && raw.method !== 'GET') throw new Problem('invalid-request', `${raw.method} cannot be upgraded`)
+    // The address of a connection is forgotten when that has ended.
+    guards.requested(raw.socket, ip ?? '', raw.rawHeaders.length / 2, reply.raw)
+  })
+  // Nobody reads on from a connection that was to be upgraded and was refused, so nobody would see it end.
+  app.addHook('onResponse', async ({ raw }) => {
+    if (isUpgrade(raw)) raw.socket.destroy()
   })
   app.addHook('onSend', async (_request, reply, payload) => {
     if (payload instanceof Uint8Array || typeof payload === 'string') guards.answered(payload.length, reply.raw)
   })
+}
+
+function isUpgrade(request: IncomingMessage): boolean {
+  return (request as { upgrade?: boolean }).upgrade === true
 }
 
 /** A WebSocket whose reader is not expected to say anything; with `speaks` only pings count. */

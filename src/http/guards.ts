@@ -53,6 +53,8 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
   const reached: Record<string, number> = {}
   const rates = new Map<string, Rate>()
   const unanswered = new WeakMap<Socket, Set<NodeJS.EventEmitter>>()
+  const over = new WeakSet<NodeJS.EventEmitter>()
+  const sockets = new Set<Socket>()
   const leaving = new WeakMap<Socket, () => void>()
   const waiting: (() => void)[] = []
   let running = 0
@@ -118,8 +120,10 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
       }
       const leave = once(() => connections.leave(address))
       leaving.set(socket, leave)
+      sockets.add(socket)
       socket.once('close', () => {
         leave()
+        sockets.delete(socket)
         // Node tells the end of the connection to the answer that is being sent, and not to those behind it.
         for (const response of unanswered.get(socket) ?? []) response.emit('close')
       })
@@ -130,11 +134,19 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
       leaving.get(socket)?.()
     },
 
+    /** Closes all connections, also those that speak another protocol and that HTTP has lost sight of. */
+    hangUp(): void {
+      for (const socket of sockets) socket.destroy()
+    },
+
     /** A request has begun; it ends with the close of its `response`. */
     requested(socket: Socket, address: string, headers: number, response: NodeJS.EventEmitter): void {
       const open = unanswered.get(socket) ?? new Set()
       unanswered.set(socket, open.add(response))
-      response.once('close', () => open.delete(response))
+      response.once('close', () => {
+        open.delete(response)
+        over.add(response)
+      })
       if (open.size > maxUnanswered)
         throw new Problem('too-many-requests', `${maxUnanswered} requests wait for their answers`)
       if (headers > limits.maxHeaders) {
@@ -151,6 +163,7 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
 
     /** Keeps account of an answer until it has left, or nobody is there to take it any more. */
     answered(bytes: number, response: NodeJS.EventEmitter): void {
+      if (over.has(response)) return
       unsent += bytes
       response.once('close', () => {
         unsent -= bytes
@@ -159,6 +172,7 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
 
     /** An answer that stays open: a stream of the feed or of history, or a poll that waits. Ends with its `response`. */
     streaming(address: string, response: NodeJS.EventEmitter): void {
+      if (over.has(response)) return
       const full = streams.take(address)
       if (full === 'all') refuse('maxStreams', 'too-busy', 'as many readers follow as the hub has room for')
       if (full === 'address') {

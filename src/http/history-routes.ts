@@ -76,7 +76,7 @@ stream everything.`,
       },
       async (request, reply) => {
         const query = readQuery(request, guards.limits.maxQueryPoints)
-        if (query.format === 'csv' || query.format === 'ndjson') guards.streaming(request.ip, reply.raw)
+        if (query.format === 'csv' || query.format === 'ndjson') guards.streaming(request.ip ?? '', reply.raw)
         const first = await store.history(query).catch(asProblem)
         if (!first) throw unknownDevice(query.device)
         reply.header('vary', 'accept')

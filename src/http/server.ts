@@ -61,7 +61,7 @@ export async function createHttpServer(
     wsHandler: (socket, request) => {
       guardSocket(socket, guards, true)
       guards.handedOver(request.raw.socket)
-      context.attachMqtt(createWebSocketStream(socket), request.ip)
+      context.attachMqtt(createWebSocketStream(socket), request.ip ?? '')
     },
   })
   await app.register(ingestRoutes(context))
