@@ -70,6 +70,7 @@ interface Run {
 export function createFastPath(options: FastPathOptions) {
   const { incoming } = options.sessions
   const { ingest, limits, nobodyHears, onPublished, onAnswered } = options
+  const smallerLimit = Math.min(limits.maxPacketSize, limits.maxControlSize)
   return function attach(client: Client): void {
     const connection = client as Connection
     const parseSlowly = connection._parser.parse.bind(connection._parser)
@@ -138,7 +139,8 @@ export function createFastPath(options: FastPathOptions) {
 
     function refuseSize(bytes: Buffer, at: number, size: number): void {
       if (!introduced && (bytes[at] as number) !== connectType) throw new Error('the first packet is not CONNECT')
-      const limit = introduced ? 'maxPacketSize' : 'maxConnectSize'
+      const isPublish = ((bytes[at] as number) & 0xf0) === publishType
+      const limit = isPublish ? 'maxPacketSize' : 'maxControlSize'
       if (size > limits[limit]) {
         throw new LimitReached(limit, `a packet of ${size} bytes: at most ${limits[limit]} are accepted`)
       }
@@ -150,7 +152,7 @@ export function createFastPath(options: FastPathOptions) {
       let slowFrom = -1
       while (at < bytes.length) {
         const size = packetBytes(bytes, at)
-        if (!introduced || size > limits.maxPacketSize) refuseSize(bytes, at, size)
+        if (!introduced || size > smallerLimit) refuseSize(bytes, at, size)
         if (size >= 0 && (size === 0 || at + size > bytes.length)) {
           remainder.hold(bytes, at, size)
           break

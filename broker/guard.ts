@@ -1,7 +1,7 @@
 import type { Millis } from '../devices/reading.ts'
 
-/** What may wait in the socket of a subscriber that does not read. */
-export const maxUnsentBytes = 4 * 1024 * 1024
+/** What may wait in the socket of a subscriber that does not read: thirty of them cost 30 MB. */
+export const maxUnsentBytes = 1024 * 1024
 
 /**
  * One wrapper for every hook that Aedes calls with a callback last: a hook that throws answers with its error, and one

@@ -4,8 +4,8 @@ import type { Millis } from '../devices/reading.ts'
 export interface Limits {
   /** The length that a packet declares is enough to refuse it. */
   maxPacketSize: number
-  /** The first packet, which comes from somebody whom nobody knows yet. */
-  maxConnectSize: number
+  /** What is no PUBLISH: CONNECT of somebody whom nobody knows yet, SUBSCRIBE with all the work that it asks for. */
+  maxControlSize: number
   /** From the turn of a connection to its CONNACK: its CONNECT, and all that the hub does to let it in. */
   connectTimeout: Millis
   maxConnections: number

@@ -51,6 +51,8 @@ export function createWrites(): Writes {
     socket.cork = socket.uncork = () => {}
     socket.write = (chunk: Uint8Array | string, encoding?: unknown): boolean => {
       const piece = typeof chunk === 'string' ? Buffer.from(chunk, encoding as BufferEncoding) : chunk
+      // As the socket itself would: the answer to some malformed packets cannot be written, and Aedes catches that here.
+      if (!(piece instanceof Uint8Array)) throw new TypeError('only bytes and texts can be written')
       if (pieces.push(piece) === 1 && waiting.push(flush) === 1) setImmediate(flushAll)
       bytes += piece.length
       // Not its own mark: a TLS socket cannot be given one.

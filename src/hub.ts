@@ -42,13 +42,16 @@ export interface Hub {
 export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
   const tls = loadTls(config)
   // The store opens on a thread of its own; meanwhile this one loads what speaks to the world.
-  const [store, { createBroker }, { createHttpServer }] = await Promise.all([
-    openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
-      throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
-    }),
-    import('../broker/broker.ts'),
-    import('./http/server.ts'),
-  ])
+  const [store, { createBroker }, { createSlots, networkOf }, { createHttpServer }, { createGuards }] =
+    await Promise.all([
+      openSqliteStore({ folder: config.data, durability: config.durability }).catch((error: Error) => {
+        throw error.name === UnusableFile.name || error instanceof UnusableFile ? new StartError(error.message) : error
+      }),
+      import('../broker/broker.ts'),
+      import('../broker/slots.ts'),
+      import('./http/server.ts'),
+      import('./http/guards.ts'),
+    ])
   const loopbackOnly = loopback.has(config.host)
   const access = createAccess({
     kept: store.opened.credentials,
@@ -103,6 +106,12 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     failure: () => failure,
     onRefused: (client, reason, peer) => log.warn({ client, ...peer }, `an MQTT connection has ended: ${reason}`),
   })
+  const guards = createGuards({
+    limits: config,
+    connections: createSlots(config.maxHttpConnections, config.maxHttpConnectionsPerAddress),
+    streams: createSlots(config.maxStreams, config.maxStreamsPerAddress),
+    networkOf,
+  })
   // Its modules load when somebody first asks for figures.
   let metrics: Promise<() => Promise<string>> | null = null
   async function openMetrics() {
@@ -113,6 +122,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       writer: writer.figures,
       store: store.figures,
       broker: () => broker.figures,
+      http: () => ({ ...guards.figures, reached: guards.reached }),
       followers: () => feed.followers,
       access: () => access.figures,
       consumers: consumers.list,
@@ -129,6 +139,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       consumers,
       guard,
       sink: writer,
+      guards,
       window,
       route,
       isOnline: broker.isOnline,
@@ -142,6 +153,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       },
       attachMqtt: broker.attach,
     },
+    config.maxPacketSize,
     log,
     tls,
   )
@@ -159,7 +171,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     await writer.close()
     // Whoever reads is told where he is; whoever does not read is not waited for.
     await Promise.race([feed.close(), sleep(readerGraceMillis)])
-    const impatience = setTimeout(() => http.server.closeAllConnections(), readerGraceMillis)
+    const impatience = setTimeout(guards.hangUp, readerGraceMillis)
     await http.close()
     clearTimeout(impatience)
     await access.close()

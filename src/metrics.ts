@@ -32,6 +32,13 @@ export interface MetricSources {
       incoming: number
     }
   }
+  http(): {
+    connections: number
+    streams: number
+    queries: number
+    unsent: number
+    reached: Record<string, number>
+  }
   followers(): number
   access(): { credentials: number; failed: number; slowed: number }
   consumers(): Consumer[]
@@ -165,6 +172,10 @@ const figures: Figure[] = [
     'Attempts that were not looked at, after too many wrong ones',
     ({ sources }) => sources.access().slowed,
   ],
+  ['gauge', 'hub_http_connections', 'HTTP connections', ({ sources }) => sources.http().connections],
+  ['gauge', 'hub_http_streams', 'Answers that stay open, and polls that wait', ({ sources }) => sources.http().streams],
+  ['gauge', 'hub_http_queries', 'Questions that wait for their answers', ({ sources }) => sources.http().queries],
+  ['gauge', 'hub_http_unsent_bytes', 'Answers that wait to be taken', ({ sources }) => sources.http().unsent],
   ['gauge', 'hub_feed_followers', 'Readers that follow the feed live', ({ sources }) => sources.followers()],
 ]
 
@@ -223,7 +234,9 @@ export function createMetrics(sources: MetricSources): () => Promise<string> {
       else metric.inc(value)
     }
     limits.reset()
-    for (const [limit, times] of Object.entries(now.broker.reached)) limits.inc({ limit }, times)
+    for (const reached of [now.broker.reached, sources.http().reached]) {
+      for (const [limit, times] of Object.entries(reached)) limits.inc({ limit }, times)
+    }
     for (const { metric } of ofConsumers) metric.reset()
     for (const consumer of sources.consumers()) {
       const standing = consumer.figures(Date.now())

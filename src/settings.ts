@@ -27,7 +27,7 @@ export interface Config {
   grace: number
   demo: boolean
   maxPacketSize: number
-  maxConnectSize: number
+  maxControlSize: number
   connectTimeout: Millis
   maxConnections: number
   maxConnectionsPerAddress: number
@@ -40,6 +40,20 @@ export interface Config {
   maxSubscriptions: number
   maxSubscriptionsPerClient: number
   maxOpenExchanges: number
+  maxHttpConnections: number
+  maxHttpConnectionsPerAddress: number
+  maxRequestRate: number
+  headersTimeout: Millis
+  requestTimeout: Millis
+  idleTimeout: Millis
+  maxHeaderSize: number
+  maxHeaders: number
+  maxBodySize: number
+  maxStreams: number
+  maxStreamsPerAddress: number
+  maxQueryPoints: number
+  maxQueuedQueries: number
+  maxUnsentSize: number
   maxQueued: number
   maxQueuedSize: number
   maxQueuedTotal: number
@@ -86,7 +100,12 @@ export const limits: readonly Setting[] = [
   // Holds a back-fill of 10,000 readings with a handful of values each.
   { key: 'maxPacketSize', ...size, initial: '1MiB', description: 'one MQTT packet, and one WebSocket frame' },
   // Client id, user name, a token as password, and a will.
-  { key: 'maxConnectSize', ...size, initial: '64KiB', description: 'a CONNECT packet' },
+  {
+    key: 'maxControlSize',
+    ...size,
+    initial: '64KiB',
+    description: 'an MQTT packet that carries no message, such as CONNECT',
+  },
   // Radio links are slow; a handshake that takes longer fails on its own.
   { key: 'connectTimeout', ...duration, initial: '10s', description: 'until an MQTT connection is let in' },
   // About 20 KB of memory each, and thousands of devices behind one address are a site with one router.
@@ -140,6 +159,26 @@ export const limits: readonly Setting[] = [
   },
   { key: 'maxRetained', ...count, initial: '100000', description: 'retained messages' },
   { key: 'maxRetainedSize', ...size, initial: '64MiB', description: 'all retained messages' },
+  // A proxy speaks for many readers with one address.
+  { key: 'maxHttpConnections', ...count, initial: '10000', description: 'HTTP connections' },
+  { key: 'maxHttpConnectionsPerAddress', ...count, initial: '5000', description: 'HTTP connections from one address' },
+  // About what the hub can answer; the flood of one address leaves room for another.
+  { key: 'maxRequestRate', ...count, initial: '20000', description: 'HTTP requests a second of one address; 0: any' },
+  { key: 'headersTimeout', ...duration, initial: '10s', description: 'until the headers of a request have arrived' },
+  // The largest body over a link of 1 Mbit/s.
+  { key: 'requestTimeout', ...duration, initial: '60s', description: 'until all of a request has arrived' },
+  // Longer than the longest long poll.
+  { key: 'idleTimeout', ...duration, initial: '75s', description: 'how long nothing may move on an HTTP connection' },
+  { key: 'maxHeaderSize', ...size, initial: '16KiB', description: 'all headers of a request' },
+  { key: 'maxHeaders', ...count, initial: '100', description: 'headers of a request' },
+  { key: 'maxBodySize', ...size, initial: '4MiB', description: 'the body of a request' },
+  // A reader costs little while it waits, and a frame of each commit while readings pour in.
+  { key: 'maxStreams', ...count, initial: '2000', description: 'readers that follow, export or wait over HTTP' },
+  { key: 'maxStreamsPerAddress', ...count, initial: '500', description: 'such readers of one address' },
+  // A reader thread looks at so many in about half a second, and an answer of them is about 200 MB.
+  { key: 'maxQueryPoints', ...count, initial: '20000000', description: 'values that one page of history may take' },
+  { key: 'maxQueuedQueries', ...count, initial: '200', description: 'questions that wait for their answers' },
+  { key: 'maxUnsentSize', ...size, initial: '256MiB', description: 'answers that clients have not taken' },
 ]
 
 /** All settings: a flag `--mqtt-port`, a variable `HUB_MQTT_PORT`, and `mqttPort` in the file are one setting. */

@@ -1,4 +1,4 @@
-/** At most so many requests a second, evenly: a bucket of tokens that holds a tenth of a second's worth. */
+/** At most so many requests a second, evenly: a bucket of tokens. */
 export interface Rate {
   /** The earliest time at which there is a token, in monotonic milliseconds. */
   nextAt(now: number): number
@@ -9,9 +9,9 @@ export interface Rate {
 const bucketSeconds = 0.1
 
 /** `null` is no limit. */
-export function createRate(perSecond: number | null): Rate {
+export function createRate(perSecond: number | null, burstSeconds = bucketSeconds): Rate {
   if (perSecond === null) return { nextAt: (now) => now, take: () => {} }
-  const capacity = Math.max(1, perSecond * bucketSeconds)
+  const capacity = Math.max(1, perSecond * burstSeconds)
   let tokens = capacity
   let at = Number.NEGATIVE_INFINITY
 

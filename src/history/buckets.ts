@@ -3,7 +3,7 @@ import type { ColumnSummary } from '../store/block.ts'
 import { type Values, valueAt } from '../store/columns.ts'
 import type { Intervals } from './intervals.ts'
 import { readPage } from './page.ts'
-import type { AggregateFunction, BucketQuery } from './query.ts'
+import { type AggregateFunction, type BucketQuery, TooCostly } from './query.ts'
 import { readSegments, type Segment } from './segments.ts'
 
 /** What a bucket knows of one metric. Booleans count as 0 and 1; texts have a count, a first and a last only. */
@@ -31,6 +31,8 @@ export interface BucketPageQuery {
   order: 'asc' | 'desc'
   limit: number
   metrics: number[]
+  /** Whether so much was looked at that the page shall end where it is. */
+  isEnough?(): boolean
 }
 
 export interface BucketPage {
@@ -84,11 +86,13 @@ function clampRange(segments: readonly Segment[], page: BucketPageQuery): Range 
 
 /** Only buckets that hold a reading. */
 function readFound({ segments, page, query, intervals, range }: BucketRead): BucketPage {
-  const buckets = aggregate(segments, range, intervals, page)
+  const { buckets, more } = aggregate(segments, range, intervals, page)
   const starts = [...buckets.keys()].sort((a, b) => a - b)
-  if (starts.length <= page.limit) return { ...tableOf(page, query, starts, buckets), next: null }
-  const kept = page.order === 'asc' ? starts.slice(0, page.limit) : starts.slice(-page.limit)
-  const next = page.order === 'asc' ? (starts[page.limit] as number) : (kept[0] as number)
+  // The bucket in which it ended is not complete.
+  const limit = more ? Math.min(page.limit, starts.length - 1) : page.limit
+  if (starts.length <= limit) return { ...tableOf(page, query, starts, buckets), next: null }
+  const kept = page.order === 'asc' ? starts.slice(0, limit) : starts.slice(-limit)
+  const next = page.order === 'asc' ? (starts[limit] as number) : (kept[0] as number)
   return { ...tableOf(page, query, kept, buckets), next }
 }
 
@@ -98,7 +102,7 @@ function readFilled({ segments, page, query, intervals, range }: BucketRead): Bu
     page.order === 'asc' ? startsFrom(range, intervals, page.limit) : startsTo(range, intervals, page.limit)
   const begin = Math.max(starts[0] as number, range.from)
   const end = Math.min(intervals.next(starts.at(-1) as number), range.to)
-  const buckets = aggregate(segments, { from: begin, to: end }, intervals)
+  const { buckets } = aggregate(segments, { from: begin, to: end }, intervals, { isEnough: page.isEnough })
   const table = tableOf(page, query, starts, buckets)
   if (query.fill !== 'null') fillGaps(segments, page, query, intervals, { from: begin, to: end }, starts, table)
   const more = page.order === 'asc' ? end < range.to : begin > range.from
@@ -166,7 +170,7 @@ function neighbour(
   if (ts === undefined) return null
   const start = intervals.start(ts)
   const range = { from: Math.max(start, page.from), to: Math.min(intervals.next(start), page.to) }
-  const found = aggregate(single, range, intervals).get(start)?.get(metric)
+  const found = aggregate(single, range, intervals, {}).buckets.get(start)?.get(metric)
   return found ? { start, aggregate: found } : null
 }
 
@@ -203,19 +207,20 @@ function interpolate(values: (Value | undefined)[], starts: Millis[], left: Poin
 }
 
 /**
- * Adds up the readings between `from` and `to`. With a page it stops as soon as there are more buckets than the page
- * takes: the one beyond tells where the next page begins and need not be complete.
+ * Adds up the readings between `from` and `to`. With a limit it stops as soon as there are more buckets than that, or
+ * when enough was looked at: the last one tells where the next page begins and need not be complete. Without a limit
+ * nothing can be left out, and too much is too much.
  */
 function aggregate(
   segments: readonly Segment[],
   { from, to }: Range,
   intervals: Intervals,
-  page?: { order: 'asc' | 'desc'; limit: number },
-): Buckets {
+  { order, limit, isEnough }: { order?: 'asc' | 'desc'; limit?: number; isEnough?: (() => boolean) | undefined },
+): { buckets: Buckets; more: boolean } {
   const buckets: Buckets = new Map()
   const clusters = clustersOf(segments.filter(({ firstTs, lastTs }) => lastTs >= from && firstTs < to))
-  if (page?.order === 'desc') clusters.reverse()
-  for (const cluster of clusters) {
+  if (order === 'desc') clusters.reverse()
+  for (const [index, cluster] of clusters.entries()) {
     const [only] = cluster
     const start = only ? intervals.start(only.firstTs) : 0
     const answersAlone =
@@ -226,9 +231,12 @@ function aggregate(
       only.lastTs < intervals.next(start)
     if (answersAlone) for (const summary of only.directory?.columns ?? []) addSummary(buckets, start, only, summary)
     else addRows(buckets, readSegments(cluster, from, to), intervals)
-    if (page && buckets.size > page.limit) break
+    if (limit !== undefined && buckets.size > limit) return { buckets, more: true }
+    if (index + 1 === clusters.length || !isEnough?.()) continue
+    if (limit !== undefined && buckets.size > 1) return { buckets, more: true }
+    throw new TooCostly()
   }
-  return buckets
+  return { buckets, more: false }
 }
 
 /** Segments whose times overlap, together and in the order of the log; the groups ascend. */

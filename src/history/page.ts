@@ -7,6 +7,8 @@ export interface PageQuery {
   to: Millis
   order: 'asc' | 'desc'
   limit: number
+  /** Whether so much was looked at that the page shall end where it is. */
+  isEnough?(): boolean
 }
 
 /** One page of raw readings, ascending by time whatever the order of the query; `next` as in `HistoryPage`. */
@@ -22,6 +24,7 @@ export function readPage(segments: readonly Segment[], query: PageQuery): { rows
     if (desc ? span.from === from : span.to === to) return { rows: collected, next: null }
     if (desc) to = span.from
     else from = span.to
+    if (query.isEnough?.()) return { rows: collected, next: desc ? to : from }
   }
 }
 

@@ -25,6 +25,8 @@ export interface HistoryQuery {
   position: Millis | null
   /** Rows or buckets at most. */
   limit: number
+  /** Values to look at, about; a page that would take more ends earlier. Where none can be cut, `TooCostly`. */
+  maxPoints: number
   format: Format
   buckets: BucketQuery | null
 }
@@ -38,6 +40,13 @@ export interface BucketQuery {
   fill: Fill
   /** An IANA time zone, or `null`: buckets align to the epoch. */
   timezone: string | null
+}
+
+/** One bucket alone takes more values than a query may look at. */
+export class TooCostly extends Error {
+  constructor() {
+    super(TooCostly.name)
+  }
 }
 
 export interface HistoryPage {

@@ -111,7 +111,14 @@ const Letter = Type.Object({
 })
 
 /** Consumers: durable cursors with a name, pulled with acknowledgements. */
-export function consumerRoutes({ store, gate, feed, consumers, guard }: HttpContext): FastifyPluginAsyncTypebox {
+export function consumerRoutes({
+  store,
+  gate,
+  feed,
+  consumers,
+  guard,
+  guards,
+}: HttpContext): FastifyPluginAsyncTypebox {
   const { hub } = store.opened
 
   return async (app) => {
@@ -259,6 +266,7 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
           throw new Problem('consumer-pushed', 'the readings of this consumer go to its webhook', hint)
         }
         const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
+        if (patience > 0) guards.streaming(request.ip ?? '', reply.raw)
         const deliveries = await consumer.receive(max, patience, closeSignal(reply, gate.grantOf(request).signal))
         // Nobody is there to work on them: the next one gets them, as if they had not been delivered.
         if (reply.raw.destroyed)

@@ -8,6 +8,7 @@ import type { Consumers } from '../delivery/consumers.ts'
 import type { Feed } from '../feed.ts'
 import type { Store } from '../store/store.ts'
 import type { Gate } from './gate.ts'
+import type { Guards } from './guards.ts'
 
 /** What the HTTP side works with. */
 export interface HttpOptions {
@@ -21,6 +22,7 @@ export interface HttpOptions {
   /** Where webhooks may go. */
   guard: AddressGuard
   sink: Sink
+  guards: Guards
   window: TimeWindow
   /** Where a topic leads, for what the quarantine feeds in again. */
   route: Router

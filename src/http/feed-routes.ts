@@ -6,6 +6,7 @@ import { readPlace, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
 import type { HttpContext } from './context.ts'
+import { guardSocket } from './guarded-server.ts'
 import { abortOn, closeSignal, readList } from './parameters.ts'
 import { problemType } from './problem.ts'
 
@@ -44,7 +45,7 @@ const Query = Type.Object({
 type Query = Static<typeof Query>
 
 /** The log as a feed: five ways to ask, one cursor. Each way is a few lines over `read` or `follow`. */
-export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsyncTypebox {
+export function feedRoutes({ store, gate, feed, guards }: HttpContext): FastifyPluginAsyncTypebox {
   const { hub } = store.opened
   const cursor = (page: { next: number }) => writeCursor(hub, page.next)
 
@@ -82,6 +83,7 @@ export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsy
   async function poll(request: FastifyRequest, reply: FastifyReply) {
     const query = await readQuery(request, 'earliest')
     const wait = readWait(request)
+    if (wait > 0) guards.streaming(request.ip ?? '', reply.raw)
     const deadline = Date.now() + wait * 1000
     const signal = closeSignal(reply, gate.grantOf(request).signal)
     const patience = Math.max(deadline, Date.now() + scanMillis)
@@ -113,6 +115,7 @@ export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsy
     type: string,
     encode: (page: FeedPage) => string,
   ): Promise<FastifyReply> {
+    guards.streaming(request.ip ?? '', reply.raw)
     const query = await readQuery(request, 'latest')
     const signal = closeSignal(reply, gate.grantOf(request).signal)
     const place = await firstPlace(query)
@@ -149,9 +152,9 @@ export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsy
     const granted = gate.grantOf(request).signal
     const aborter = abortOn(socket, granted)
     socket.on('error', () => aborter.abort())
-    // Nothing is expected from a reader; who talks on is not listened to.
-    socket.on('message', () => {})
+    guardSocket(socket, guards, false)
     try {
+      guards.streaming(request.ip ?? '', socket)
       const query = await readQuery(request, 'latest')
       const place = await firstPlace(query)
       await sendFrame(socket, `{"type":"hello","cursor":"${cursor({ next: place })}"}`)
@@ -169,7 +172,7 @@ export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsy
       const code: ProblemCode = error instanceof Problem ? error.code : 'internal-error'
       const detail = error instanceof Problem ? error.message : 'the hub has failed; its log says why'
       socket.send(JSON.stringify({ type: 'error', problem: problemType(code), detail }))
-      socket.close(code === 'internal-error' ? 1011 : 1008, code)
+      socket.close(closeCodes[code] ?? 1008, code)
     }
   }
 
@@ -202,6 +205,13 @@ export function feedRoutes({ store, gate, feed }: HttpContext): FastifyPluginAsy
       },
     )
   }
+}
+
+// RFC 6455 §7.4.1; 1013: try again later.
+const closeCodes: Partial<Record<ProblemCode, number>> = {
+  'internal-error': 1011,
+  'too-busy': 1013,
+  'too-many-requests': 1013,
 }
 
 const emptyPage: FeedPage = { entries: [], offsets: [], characters: 0, next: 0, oldest: 0, caughtUp: true, json: '' }

@@ -12,6 +12,7 @@ import {
   type HistoryPage,
   type HistoryQuery,
   readPosition,
+  TooCostly,
   writePosition,
 } from '../history/query.ts'
 import { parseDuration } from '../units.ts'
@@ -57,7 +58,7 @@ const mediaTypes: Record<Format, string> = {
 }
 
 /** History of one device: raw readings or aggregates, in pages or as a stream. */
-export function historyRoutes({ store, gate }: HttpContext): FastifyPluginAsyncTypebox {
+export function historyRoutes({ store, gate, guards }: HttpContext): FastifyPluginAsyncTypebox {
   return async (app) => {
     app.get(
       '/v1/devices/:device/telemetry',
@@ -74,9 +75,10 @@ stream everything.`,
         },
       },
       async (request, reply) => {
-        const query = readQuery(request)
+        const query = readQuery(request, guards.limits.maxQueryPoints)
         gate.reach(request, [query.device])
-        const first = await store.history(query)
+        if (query.format === 'csv' || query.format === 'ndjson') guards.streaming(request.ip ?? '', reply.raw)
+        const first = await store.history(query).catch(asProblem)
         if (!first) throw unknownDevice(query.device)
         reply.header('vary', 'accept')
         if (query.format === 'csv' || query.format === 'ndjson') {
@@ -105,7 +107,16 @@ stream everything.`,
   }
 }
 
-function readQuery(request: FastifyRequest): HistoryQuery {
+function asProblem(error: unknown): never {
+  if (!(error instanceof TooCostly)) throw error
+  throw new Problem(
+    'too-costly',
+    'too many values lie in the time that was asked for',
+    'ask for fewer metrics, a shorter time, or with "interval" for fewer or shorter buckets at once: `limit`',
+  )
+}
+
+function readQuery(request: FastifyRequest, maxPoints: number): HistoryQuery {
   const { device } = request.params as { device: string }
   const query = request.query as Static<typeof Query>
   const format = readFormat(request, query.format)
@@ -128,6 +139,7 @@ function readQuery(request: FastifyRequest): HistoryQuery {
     to,
     order: readChoice('order', query.order ?? 'asc', ['asc', 'desc']),
     position: query.cursor === undefined ? null : readCursor(query.cursor),
+    maxPoints,
     limit: streams ? Math.min(query.limit ?? streamRows, streamRows) : (query.limit ?? defaultLimit),
     format,
     buckets: readBuckets(query),

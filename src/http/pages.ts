@@ -30,7 +30,7 @@ export async function openPages(
   addresses: readonly Address[],
 ): Promise<FastifyInstance> {
   const app = fastify(options) as unknown as FastifyInstance
-  answerProblems(app, () => null)
+  answerProblems(app, () => null, options.bodyLimit ?? 0)
   setSecurityHeaders(app)
   await app.register(swagger, {
     openapi: {

@@ -2,9 +2,9 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { Problem, type ProblemCode, problems } from '../errors.ts'
 
 /** Makes every error an answer of RFC 9457: those of the hub, those of Fastify, and those nobody thought of. */
-export function answerProblems(app: FastifyInstance, failure: () => string | null): void {
+export function answerProblems(app: FastifyInstance, failure: () => string | null, maxBodySize: number): void {
   app.setErrorHandler((error: FastifyError | Problem, request, reply) =>
-    sendProblem(request, reply, asProblem(error, request, failure())),
+    sendProblem(request, reply, asProblem(error, request, failure(), maxBodySize)),
   )
   app.setNotFoundHandler((request, reply) => {
     const detail = `there is nothing at ${request.method} ${request.url.split('?')[0]}`
@@ -12,11 +12,16 @@ export function answerProblems(app: FastifyInstance, failure: () => string | nul
   })
 }
 
-function asProblem(error: FastifyError | Problem, request: FastifyRequest, failure: string | null): Problem {
+function asProblem(
+  error: FastifyError | Problem,
+  request: FastifyRequest,
+  failure: string | null,
+  maxBodySize: number,
+): Problem {
   if (error instanceof Problem) return error
   if (error.validation) return new Problem('invalid-request', error.message)
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
-    return new Problem('too-large', 'the body is larger than 4 MiB', 'send it in several requests')
+    return new Problem('too-large', `the body is larger than ${maxBodySize / 1024} KiB`, 'send it in several requests')
   }
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) {
     return new Problem('invalid-request', error.message)
@@ -29,7 +34,7 @@ function asProblem(error: FastifyError | Problem, request: FastifyRequest, failu
 function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
   const { status, title } = problems[problem.code]
   if (status === 503) reply.header('retry-after', '5')
-  if (status === 429) reply.header('retry-after', String(problem.extra.retryAfter))
+  if (status === 429) reply.header('retry-after', String(problem.extra.retryAfter ?? 1))
   // RFC 6750 §3
   if (status === 401) reply.header('www-authenticate', 'Bearer realm="telemetry-hub"')
   return reply

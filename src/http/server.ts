@@ -12,6 +12,7 @@ import type { HttpContext, HttpOptions } from './context.ts'
 import { deviceRoutes } from './device-routes.ts'
 import { feedRoutes } from './feed-routes.ts'
 import { openGate } from './gate.ts'
+import { guardedOptions, guardServer, guardSocket } from './guarded-server.ts'
 import { setSecurityHeaders } from './headers.ts'
 import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
@@ -21,42 +22,47 @@ import type { Address } from './pages.ts'
 import { answerProblems } from './problem.ts'
 import { quarantineRoutes } from './quarantine-routes.ts'
 
-const maxBodyBytes = 4 * 1024 * 1024
-const maxFrameBytes = 1024 * 1024
-
 /** The HTTP side of the hub, not listening yet; with `tls` it speaks HTTPS. */
 export async function createHttpServer(
   given: HttpOptions,
+  maxFrameSize: number,
   log: Logger,
   tls: SecureContextOptions | null,
 ): Promise<FastifyInstance> {
+  const { guards } = given
+  const store = guards.around(given.store)
   const options: FastifyServerOptions = {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
-    bodyLimit: maxBodyBytes,
+    ...guardedOptions(guards),
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
   }
   // Fastify has a type of its own for each kind of server; no route here knows the difference.
-  const served = (tls ? { ...options, https: tls } : options) as FastifyServerOptions
+  const served = (
+    tls ? { ...options, https: { ...guardedOptions(guards).http, ...tls } } : options
+  ) as FastifyServerOptions
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
-  answerProblems(app as unknown as FastifyInstance, given.failure)
+  guardServer(app as unknown as FastifyInstance, guards)
+  answerProblems(app as unknown as FastifyInstance, given.failure, guards.limits.maxBodySize)
   setSecurityHeaders(app as unknown as FastifyInstance)
   refuseForeignPages(app as unknown as FastifyInstance, given.access, given.corsOrigins)
   if (given.corsOrigins.length > 0) {
     await app.register(cors, { origin: given.corsOrigins, methods: ['GET', 'HEAD', 'PUT', 'PATCH', 'POST', 'DELETE'] })
   }
-  const gate = openGate(app as unknown as FastifyInstance, given.access, given.store.audit)
-  const context: HttpContext = { ...given, gate }
+  const gate = openGate(app as unknown as FastifyInstance, given.access, store.audit)
+  const context: HttpContext = { ...given, store, gate }
   const addresses: Address[] = []
   app.addHook('onRoute', ({ method, url, schema }) => {
     if (method !== 'HEAD' && schema && !schema.hide) addresses.push({ method, url, schema })
   })
 
   await app.register(websocket, {
+    // A reader that hangs up in the middle of a frame is no news.
+    errorHandler: (_error, socket) => socket.terminate(),
     options: {
-      maxPayload: maxFrameBytes,
+      maxPayload: maxFrameSize,
       // [MQTT-6.0.0-4]
       handleProtocols: (protocols: Set<string>) => (protocols.has('mqtt') ? 'mqtt' : false),
     },
@@ -68,8 +74,12 @@ export async function createHttpServer(
     handler: () => {
       throw new Problem('upgrade-required', 'MQTT over WebSocket is spoken here, subprotocol "mqtt"')
     },
-    wsHandler: (socket, { ip, protocol }) =>
-      context.attachMqtt(createWebSocketStream(socket), { address: ip, names: [], secure: protocol === 'https' }),
+    wsHandler: (socket, { ip, protocol, raw }) => {
+      guardSocket(socket, guards, true)
+      guards.handedOver(raw.socket)
+      const peer = { address: ip ?? '', names: [], secure: protocol === 'https' }
+      context.attachMqtt(createWebSocketStream(socket), peer)
+    },
   })
   await app.register(ingestRoutes(context))
   await app.register(deviceRoutes(context))

@@ -64,12 +64,12 @@ test('who says nothing, half a CONNECT, or something that is no MQTT is closed, 
 })
 
 test('a stranger may declare less than a client that is known', async () => {
-  const hub = await startWith('--max-connect-size', '1KiB')
+  const hub = await startWith('--max-control-size', '1KiB')
   const large = openSocket(hub)
   large.resume()
   large.write(hello('large', 'x'.repeat(2000)).subarray(0, 10))
   await once(large, 'close')
-  expect(await reached(hub, 'maxConnectSize')).toBe(1)
+  expect(await reached(hub, 'maxControlSize')).toBe(1)
   const known = await rawClient(hub, 'known')
   const answers = answersOf(known)
   known.write(publish('devices/d/telemetry', JSON.stringify({ text: 'x'.repeat(3000) }), 1))
@@ -227,14 +227,18 @@ test.for([true, false])(
 )
 
 test('a SUBSCRIBE with as many filters as a packet can hold keeps others waiting for less than a second', async () => {
-  const hub = await startHubProcess()
+  const hub = await startHubProcess({ args: ['--max-subscriptions-per-client', '5000'] })
   const socket = await rawClient(hub, 'greedy', { clean: false })
-  const subscriptions = Array.from({ length: 100_000 }, (_, i) => ({ topic: `${i}`, qos: 1 as const }))
+  const subscribe = (count: number) => {
+    const subscriptions = Array.from({ length: count }, (_, i) => ({ topic: `${i}`, qos: 1 as const }))
+    return generate({ cmd: 'subscribe', messageId: 1, subscriptions })
+  }
   const answers = answersOf(socket)
   const healthy = await connectAsync(hub.mqtt)
   onTestFinished(() => healthy.endAsync(true).then(() => {}))
-  const packet = generate({ cmd: 'subscribe', messageId: 1, subscriptions })
   let worst = 0
+  const packet = subscribe(8_000)
+  expect(packet.length).toBeGreaterThan(50 * 1024)
   socket.write(packet)
   await waitFor(async () => {
     const begun = performance.now()
@@ -243,7 +247,11 @@ test('a SUBSCRIBE with as many filters as a packet can hold keeps others waiting
     return answers.length > 0
   })
   expect(worst).toBeLessThan(1000)
-  expect((answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1)).toHaveLength(10_000)
+  expect((answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1)).toHaveLength(5_000)
+  // A larger one is not looked at.
+  socket.write(subscribe(20_000))
+  await once(socket, 'close')
+  expect(await reached(hub, 'maxControlSize')).toBe(1)
 })
 
 test('a client that never sends PUBREL shows in the figures', async () => {

@@ -42,6 +42,7 @@ const wholeHistory = (device: string): HistoryQuery => ({
   position: null,
   limit: 1_000_000,
   format: 'json',
+  maxPoints: Number.POSITIVE_INFINITY,
   buckets: null,
 })
 

@@ -79,6 +79,7 @@ const query: HistoryQuery = {
   position: null,
   limit: 1000,
   format: 'json',
+  maxPoints: Number.POSITIVE_INFINITY,
   buckets: null,
 }
 const buckets = { written: '90s', interval: 90_000, aggregate: ['avg' as const], timezone: null }

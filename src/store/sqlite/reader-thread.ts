@@ -90,9 +90,15 @@ function openReader({ path }: ReaderOptions) {
     const matches = compilePatterns(query.metrics)
     const matching = unsealed.metrics.filter((metric) => !matches || matches(names.metric(metric)))
     const metrics = query.columns ? inOrder(matching, query.columns) : matching
+    let points = 0
+    const isEnough = () => points > query.maxPoints
     const { table, next } = snapshot(() => {
-      const segments = segmentsOf(unsealed, metrics, query)
-      return query.buckets ? bucketTable(segments, metrics, query, query.buckets) : rawTable(segments, metrics, query)
+      const segments = segmentsOf(unsealed, metrics, query, (looked) => {
+        points += looked
+      })
+      return query.buckets
+        ? bucketTable(segments, metrics, query, query.buckets, isEnough)
+        : rawTable(segments, metrics, query, isEnough)
     })
     const page = encodePage(table, query, next)
     const columns = { columns: table.columns.map(columnName), metrics: metrics.map(names.metric) }
@@ -106,7 +112,12 @@ function openReader({ path }: ReaderOptions) {
 
   // Blocks are read after the head was taken, so a reading that is sealed in between appears in both: the same
   // reading twice is one row.
-  function segmentsOf(unsealed: UnsealedPart, metrics: number[], query: HistoryQuery): Segment[] {
+  function segmentsOf(
+    unsealed: UnsealedPart,
+    metrics: number[],
+    query: HistoryQuery,
+    onOpen: (points: number) => void,
+  ): Segment[] {
     // A raw page needs nothing before (with `desc`: after) the place where the last one ended.
     const begin = query.buckets || query.order === 'desc' ? query.from : (query.position ?? query.from)
     const end = query.buckets || query.order === 'asc' ? query.to : (query.position ?? query.to)
@@ -121,7 +132,10 @@ function openReader({ path }: ReaderOptions) {
           lastTs: block.last_ts,
           rows: block.rows,
           directory: { ...directory, columns },
-          open: once(() => decodeBlock(directory, blockData.get(block.id) as Buffer, (metric) => wanted.has(metric))),
+          open: once(() => {
+            onOpen(block.rows * columns.length)
+            return decodeBlock(directory, blockData.get(block.id) as Buffer, (metric) => wanted.has(metric))
+          }),
         }
       })
     const { times, columns } = unsealed.rows
@@ -132,14 +146,20 @@ function openReader({ path }: ReaderOptions) {
     return segments
   }
 
-  function rawTable(segments: Segment[], metrics: number[], query: HistoryQuery) {
+  function rawTable(segments: Segment[], metrics: number[], query: HistoryQuery, isEnough: () => boolean) {
     let from = query.from ?? Number.MIN_SAFE_INTEGER
     let to = query.to ?? Number.MAX_SAFE_INTEGER
     if (query.position !== null) {
       if (query.order === 'asc') from = Math.max(from, query.position)
       else to = Math.min(to, query.position)
     }
-    const { rows, next } = readPage(segments, { from, to, order: query.order, limit: query.limit })
+    const { rows, next } = readPage(segments, {
+      from,
+      to,
+      order: query.order,
+      limit: rowsFor(query, metrics.length),
+      isEnough,
+    })
     const byMetric = new Map(rows.columns.map(({ metric, values }) => [metric, values]))
     const columns = metrics.map((metric) => {
       return { metric: names.metric(metric), aggregate: null, values: byMetric.get(metric) ?? [] }
@@ -152,12 +172,15 @@ function openReader({ path }: ReaderOptions) {
     metrics: number[],
     query: HistoryQuery,
     buckets: NonNullable<HistoryQuery['buckets']>,
+    isEnough: () => boolean,
   ) {
-    const { position, order, limit } = query
+    const { position, order } = query
+    const limit = rowsFor(query, metrics.length * buckets.aggregate.length)
     const from = query.from ?? Number.MIN_SAFE_INTEGER
     const to = query.to ?? Number.MAX_SAFE_INTEGER
     const intervals = createIntervals(buckets.interval, buckets.timezone)
-    const page: BucketPage = readBuckets(segments, { from, to, position, order, limit, metrics }, buckets, intervals)
+    const asked = { from, to, position, order, limit, metrics, isEnough }
+    const page: BucketPage = readBuckets(segments, asked, buckets, intervals)
     const columns = page.columns.map((column) => ({ ...column, metric: names.metric(column.metric) }))
     return { table: { times: page.times, columns } satisfies Table, next: page.next }
   }
@@ -199,6 +222,11 @@ function serveReader(port: MessagePort, options: ReaderOptions): void {
     close: () => reader?.close(),
   }
   serveCalls(port, methods)
+}
+
+/** A page of many columns has fewer rows. */
+function rowsFor({ limit, maxPoints }: HistoryQuery, columns: number): number {
+  return Math.min(limit, Math.max(1, Math.floor(maxPoints / Math.max(1, columns))))
 }
 
 function once<T>(make: () => T): () => T {

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import Database from 'better-sqlite3'
-import type { HistoryQuery } from '../../history/query.ts'
+import { type HistoryQuery, TooCostly } from '../../history/query.ts'
 import type { KeptCredential, LogQuery, Store, StoreStatus } from '../store.ts'
 import { type Caller, createCaller } from './calls.ts'
 import type { ReaderMethods, ReaderOptions } from './reader-thread.ts'
@@ -83,7 +83,13 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     readLog: async (query: LogQuery) => read().call('readLog', query),
     async history(query: HistoryQuery) {
       const unsealed = await write.call('head', { device: query.device })
-      return unsealed && read().call('history', { query, unsealed })
+      if (!unsealed) return null
+      return read()
+        .call('history', { query, unsealed })
+        .catch((error: Error) => {
+          // Errors lose their class between threads.
+          throw error.message === TooCostly.name ? new TooCostly() : error
+        })
     },
     devices: (query) => write.call('devices', query),
     latest: (query) => write.call('latest', query),

@@ -1,0 +1,74 @@
+import type { IncomingMessage, Server } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyHttpOptions, FastifyInstance } from 'fastify'
+import type { WebSocket } from 'ws'
+import { Problem } from '../errors.ts'
+import type { Guards } from './guards.ts'
+
+/** How often the timeouts of requests are looked at. */
+const checkMillis = 1_000
+/** The system asks peers that say nothing whether they are there. */
+const probeMillis = 60_000
+/** Frames and pongs that may wait for a WebSocket which does not read them. */
+const maxUnsentFrames = 16 * 1024 * 1024
+
+/** The options of a server that does not wait for slow or endless requests. */
+export function guardedOptions({ limits, unreadable }: Guards) {
+  const { headersTimeout, requestTimeout, idleTimeout, maxHeaderSize, maxBodySize } = limits
+  return {
+    bodyLimit: maxBodySize,
+    requestTimeout,
+    // Also for who asks and does not take the answer.
+    connectionTimeout: idleTimeout,
+    keepAliveTimeout: idleTimeout,
+    clientErrorHandler: unreadable,
+    http: {
+      maxHeaderSize,
+      headersTimeout: Math.min(headersTimeout, requestTimeout),
+      requestTimeout,
+      connectionsCheckingInterval: Math.min(checkMillis, headersTimeout, requestTimeout),
+      keepAlive: true,
+      keepAliveInitialDelay: probeMillis,
+    },
+  } satisfies FastifyHttpOptions<Server>
+}
+
+/** Puts the guards at the doors of the server: its connections, its requests, and its answers. */
+export function guardServer(app: FastifyInstance, guards: Guards): void {
+  app.server.on('connection', (socket: Socket) => guards.connected(socket))
+  // Accepting one connection may fail, for want of memory or files, and the next one may succeed.
+  app.server.on('error', (error) => app.log.warn({ err: error }, 'a connection could not be accepted'))
+  // The system of a client that has gone may say so before anybody listens to the new protocol.
+  app.server.prependListener('upgrade', (_request, socket) => socket.on('error', () => {}))
+  app.addHook('onRequest', async ({ raw, ip }, reply) => {
+    // Its body would be waited for on a connection that HTTP no longer reads.
+    if (isUpgrade(raw) && raw.method !== 'GET') throw new Problem('invalid-request', `${raw.method} cannot be upgraded`)
+    // The address of a connection is forgotten when that has ended.
+    guards.requested(raw.socket, ip ?? '', raw.rawHeaders.length / 2, reply.raw)
+  })
+  // Nobody reads on from a connection that was to be upgraded and was refused, so nobody would see it end.
+  app.addHook('onResponse', async ({ raw }) => {
+    if (isUpgrade(raw)) raw.socket.destroy()
+  })
+  app.addHook('onSend', async (_request, reply, payload) => {
+    if (payload instanceof Uint8Array || typeof payload === 'string') guards.answered(payload.length, reply.raw)
+  })
+}
+
+function isUpgrade(request: IncomingMessage): boolean {
+  return (request as { upgrade?: boolean }).upgrade === true
+}
+
+/** A WebSocket whose reader is not expected to say anything; with `speaks` only pings count. */
+export function guardSocket(socket: WebSocket, guards: Guards, speaks: boolean): void {
+  const mayPass = guards.frames()
+  const frame = (): void => {
+    if (mayPass() && socket.bufferedAmount <= maxUnsentFrames) return
+    socket.close(1008, 'too many frames that nobody asked for')
+    setImmediate(() => socket.terminate())
+  }
+  socket.on('error', () => socket.terminate())
+  socket.on('ping', frame)
+  socket.on('pong', frame)
+  if (!speaks) socket.on('message', frame)
+}

@@ -1,0 +1,267 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { expect, onTestFinished, test } from 'vitest'
+import WebSocket from 'ws'
+import { type HubProcess, readFigures, startHubProcess, waitFor } from './hub-process.ts'
+
+const startWith = (...args: string[]) => startHubProcess({ args })
+const t0 = 1_700_000_000_000
+
+function openSocket(hub: HubProcess, localAddress = '127.0.0.1') {
+  const socket = connect({ port: hub.httpPort, host: '127.0.0.1', localAddress })
+  socket.on('error', () => {})
+  onTestFinished(() => void socket.destroy())
+  const said = { text: '' }
+  socket.on('data', (chunk) => {
+    said.text += chunk
+  })
+  return { socket, said }
+}
+
+const closed = (socket: Socket) => (socket.closed ? Promise.resolve() : once(socket, 'close'))
+const request = (path: string, headers = '') => `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n${headers}\r\n`
+const reached = async (hub: HubProcess, limit: string) =>
+  (await readFigures(hub))[`hub_limit_reached_total{limit="${limit}"}`] ?? 0
+
+async function problem(hub: HubProcess, path: string, init?: RequestInit) {
+  const response = await fetch(hub.http + path, init)
+  const { type } = (await response.json()) as { type: string }
+  return { status: response.status, code: type.split(':').at(-1), retry: response.headers.get('retry-after') }
+}
+
+async function push(hub: HubProcess, readings: object[]): Promise<void> {
+  const response = await fetch(`${hub.http}/v1/telemetry`, { method: 'POST', body: JSON.stringify(readings) })
+  expect(response.status).toBe(200)
+}
+
+test('a request that comes drop by drop, or not at all, is ended', async () => {
+  const hub = await startWith('--headers-timeout', '500ms', '--request-timeout', '1s')
+  const silent = openSocket(hub)
+  const dripping = openSocket(hub)
+  dripping.socket.write('GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n')
+  const timer = setInterval(() => dripping.socket.write('X-A: b\r\n'), 50)
+  onTestFinished(() => clearInterval(timer))
+  const withBody = openSocket(hub)
+  withBody.socket.write('POST /v1/telemetry HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{')
+  await Promise.all([silent, dripping, withBody].map(({ socket }) => closed(socket)))
+  for (const { said } of [dripping, withBody]) {
+    expect(said.text).toMatch(/^HTTP\/1\.1 408 /)
+    expect(said.text).toMatch(/urn:telemetry-hub:problem:request-timeout/)
+  }
+  expect(await reached(hub, 'requestTimeout')).toBeGreaterThanOrEqual(2)
+})
+
+test('headers and bodies that are too large or too many are refused as problems', async () => {
+  const hub = await startWith('--max-header-size', '4KiB', '--max-headers', '20', '--max-body-size', '1KiB')
+  const large = openSocket(hub)
+  large.socket.write(request('/healthz', `X-Large: ${'x'.repeat(5000)}\r\n`))
+  await closed(large.socket)
+  expect(large.said.text).toMatch(/^HTTP\/1\.1 431 [\s\S]*headers-too-large/)
+  const many = openSocket(hub)
+  many.socket.write(request('/healthz', 'X-A: b\r\n'.repeat(30)))
+  await waitFor(() => /^HTTP\/1\.1 431 [\s\S]*31 headers/.test(many.said.text))
+  const body = { method: 'POST', body: 'x'.repeat(2000) }
+  expect(await problem(hub, '/v1/telemetry', body)).toMatchObject({ status: 413, code: 'too-large' })
+  expect(await reached(hub, 'maxHeaderSize')).toBe(1)
+  expect(await reached(hub, 'maxHeaders')).toBe(1)
+})
+
+test('connections too many are closed, in all and from one address; MQTT over WebSocket counts as MQTT', async () => {
+  const hub = await startWith('--max-http-connections', '5', '--max-http-connections-per-address', '3')
+  const devices = Array.from({ length: 6 }, () => new WebSocket(`ws://127.0.0.1:${hub.httpPort}/mqtt`, 'mqtt'))
+  onTestFinished(() => {
+    for (const device of devices) device.terminate()
+  })
+  for (const device of devices.slice(0, 3)) await once(device, 'open')
+  const open = ['127.0.0.2', '127.0.0.2', '127.0.0.2'].map((address) => openSocket(hub, address))
+  await Promise.all(open.map(({ socket }) => once(socket, 'connect')))
+  await closed(openSocket(hub, '127.0.0.2').socket)
+  expect(await reached(hub, 'maxHttpConnectionsPerAddress')).toBeGreaterThan(0)
+  const more = ['127.0.0.3', '127.0.0.3'].map((address) => openSocket(hub, address))
+  await waitFor(() => Promise.any(more.map(({ socket }) => closed(socket))).then(() => true))
+  for (const { socket } of [...open, ...more]) socket.destroy()
+  await waitFor(async () => (await readFigures(hub).catch(() => null))?.hub_http_connections === 1)
+  expect(await reached(hub, 'maxHttpConnections')).toBeGreaterThan(0)
+})
+
+test('an address that asks too often is told to wait, and others are not', async () => {
+  const hub = await startWith('--max-request-rate', '10')
+  const answers = await Promise.all(Array.from({ length: 30 }, () => fetch(`${hub.http}/healthz`)))
+  const refused = answers.filter(({ status }) => status === 429)
+  expect(refused.length).toBeGreaterThan(10)
+  expect(refused[0]?.headers.get('retry-after')).toBe('1')
+  const other = openSocket(hub, '127.0.0.2')
+  other.socket.write(request('/healthz'))
+  await waitFor(() => other.said.text.startsWith('HTTP/1.1 200'))
+  await waitFor(async () => (await fetch(`${hub.http}/healthz`)).status === 200)
+})
+
+test('requests that are piled up on one connection are answered up to a few, and the rest refused', async () => {
+  const hub = await startHubProcess()
+  const { socket, said } = openSocket(hub)
+  socket.write(request('/v1/feed?wait=1&after=latest').repeat(100))
+  await waitFor(() => said.text.split('HTTP/1.1 ').length === 101)
+  const statuses = [...said.text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)
+  expect(statuses.filter((status) => status === '200')).toHaveLength(32)
+  expect(statuses.filter((status) => status === '429')).toHaveLength(68)
+})
+
+test('readers that follow are so many in all and of one address, in every mode, and a place that gets free is taken', async () => {
+  const hub = await startWith('--max-streams', '3', '--max-streams-per-address', '2')
+  const stream = async () => {
+    const aborter = new AbortController()
+    onTestFinished(() => aborter.abort())
+    const response = await fetch(`${hub.http}/v1/feed`, {
+      headers: { accept: 'text/event-stream' },
+      signal: aborter.signal,
+    })
+    return { status: response.status, aborter }
+  }
+  const first = await stream()
+  expect([first.status, (await stream()).status, (await stream()).status]).toEqual([200, 200, 429])
+  expect(await problem(hub, '/v1/feed?wait=1&after=latest')).toMatchObject({ status: 429, code: 'too-many-requests' })
+  const socket = new WebSocket(`ws://127.0.0.1:${hub.httpPort}/v1/feed`)
+  const [frame, code] = await Promise.all([once(socket, 'message'), once(socket, 'close').then(([code]) => code)])
+  expect(JSON.parse(String(frame[0]))).toMatchObject({ problem: 'urn:telemetry-hub:problem:too-many-requests' })
+  expect(code).toBe(1013)
+  const others = ['127.0.0.2', '127.0.0.3'].map((address) => openSocket(hub, address))
+  for (const { socket } of others) socket.write(request('/v1/feed', 'Accept: text/event-stream\r\n'))
+  await waitFor(() => others.every(({ said }) => said.text !== ''))
+  expect(others.map(({ said }) => said.text.slice(9, 12)).sort()).toEqual(['200', '503'])
+  expect((await fetch(`${hub.http}/v1/feed`)).status).toBe(200)
+  first.aborter.abort()
+  await waitFor(async () => (await readFigures(hub)).hub_http_streams === 2)
+})
+
+test('a WebSocket that talks without end, or pings and never reads, is hung up on', async () => {
+  const hub = await startWith('--max-control-rate', '50')
+  for (const send of [
+    (socket: WebSocket) => socket.send('hello?'),
+    (socket: WebSocket) => socket.ping(Buffer.alloc(100)),
+    (socket: WebSocket) => socket.pong(),
+  ]) {
+    const socket = new WebSocket(`ws://127.0.0.1:${hub.httpPort}/v1/feed`)
+    socket.on('error', () => {})
+    const greeted = once(socket, 'message')
+    await once(socket, 'open')
+    for (let i = 0; i < 20; i++) send(socket)
+    await greeted
+    expect(socket.readyState).toBe(WebSocket.OPEN)
+    for (let i = 0; i < 500; i++) send(socket)
+    await once(socket, 'close')
+  }
+  expect(await reached(hub, 'maxControlRate')).toBeGreaterThan(0)
+})
+
+test('a page of history takes so many values: it ends earlier and says where to go on, and a bucket too wide is refused', async () => {
+  const hub = await startWith('--max-query-points', '20000')
+  for (let from = 0; from < 40_000; from += 8000) {
+    await push(
+      hub,
+      Array.from({ length: 8000 }, (_, i) => ({ device: 'd', ts: t0 + (from + i) * 1000, a: i, b: i })),
+    )
+  }
+  const path = '/v1/devices/d/telemetry'
+  const times: number[] = []
+  for (let cursor = ''; ; ) {
+    const page = await hub.get<{ readings: { ts: number }[]; next: string | null }>(`${path}?limit=100000${cursor}`)
+    expect(page.readings.length).toBeLessThanOrEqual(10_000)
+    times.push(...page.readings.map(({ ts }) => ts))
+    if (page.next === null) break
+    cursor = `&cursor=${page.next}`
+  }
+  expect(times).toEqual(Array.from({ length: 40_000 }, (_, i) => t0 + i * 1000))
+  expect((await (await fetch(`${hub.http}${path}?format=csv`)).text()).split('\n')).toHaveLength(40_002)
+  for (const order of ['asc', 'desc']) {
+    let count = 0
+    for (let cursor = ''; ; ) {
+      const page = await hub.get<{ buckets: { values: { a: { count: number } } }[]; next: string | null }>(
+        `${path}?interval=7s&aggregate=count&metrics=a&limit=100000&order=${order}${cursor}`,
+      )
+      count += page.buckets.reduce((sum, { values }) => sum + values.a.count, 0)
+      if (page.next === null) break
+      cursor = `&cursor=${page.next}`
+    }
+    expect(count).toBe(40_000)
+  }
+  // Filled buckets are made all at once.
+  expect(await problem(hub, `${path}?interval=7s&metrics=a&limit=100000&fill=previous`)).toMatchObject({
+    status: 400,
+    code: 'too-costly',
+  })
+})
+
+test('questions beyond those that can wait are told to come again', async () => {
+  const hub = await startWith('--max-queued-queries', '4')
+  await push(
+    hub,
+    Array.from({ length: 5000 }, (_, i) => ({ device: 'd', ts: t0 + i, a: i })),
+  )
+  const ask = () => fetch(`${hub.http}/v1/devices/d/telemetry?limit=5000`)
+  const statuses = (await Promise.all(Array.from({ length: 40 }, ask))).map(({ status }) => status)
+  expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(4)
+  expect(statuses.filter((status) => status === 503).length).toBeGreaterThan(0)
+  expect(await reached(hub, 'maxQueuedQueries')).toBeGreaterThan(0)
+  expect((await ask()).status).toBe(200)
+})
+
+test('a reader that asks for several streams at once and vanishes leaves none of them behind', async () => {
+  const hub = await startHubProcess()
+  const { socket, said } = openSocket(hub)
+  const stream = request('/v1/feed', 'Accept: text/event-stream\r\n')
+  socket.write(stream + stream + request('/v1/feed?wait=60&after=latest'))
+  await waitFor(() => said.text.includes('heartbeat'))
+  await waitFor(async () => (await readFigures(hub)).hub_feed_followers === 2)
+  expect((await readFigures(hub)).hub_http_streams).toBe(3)
+  socket.destroy()
+  await waitFor(async () => (await readFigures(hub)).hub_feed_followers === 0)
+  expect((await readFigures(hub)).hub_http_streams).toBe(0)
+})
+
+test('a WebSocket that takes nothing does not hold up a stop', async () => {
+  const hub = await startHubProcess()
+  const text = 'x'.repeat(4000)
+  const { socket } = openSocket(hub)
+  socket.pause()
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n'
+  socket.write(request('/v1/feed', `${upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n`))
+  await waitFor(async () => (await readFigures(hub)).hub_feed_followers === 1)
+  for (let from = 0; from < 9000; from += 900) {
+    await push(
+      hub,
+      Array.from({ length: 900 }, (_, i) => ({ device: 'd', ts: t0 + from + i, text })),
+    )
+  }
+  expect(await hub.kill('SIGTERM')).toBe(0)
+})
+
+test('a request with a body that asks for an upgrade is refused, and its connection closed', async () => {
+  const hub = await startHubProcess()
+  const withBody = openSocket(hub)
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n'
+  withBody.socket.write(request('/v1/telemetry', upgrade).replace('GET', 'POST'))
+  await closed(withBody.socket)
+  expect(withBody.said.text).toMatch(/^HTTP\/1\.1 400 /)
+  expect(await hub.kill('SIGTERM')).toBe(0)
+})
+
+test('answers that nobody takes are not made without end', async () => {
+  const hub = await startWith('--max-unsent-size', '4MiB', '--idle-timeout', '2s')
+  const text = 'x'.repeat(1000)
+  for (let from = 0; from < 6000; from += 3000) {
+    await push(
+      hub,
+      Array.from({ length: 3000 }, (_, i) => ({ device: 'd', ts: t0 + from + i, text })),
+    )
+  }
+  const stalled = Array.from({ length: 10 }, () => openSocket(hub))
+  for (const { socket } of stalled) {
+    socket.pause()
+    socket.write(request('/v1/devices/d/telemetry?limit=6000').repeat(10))
+  }
+  await waitFor(async () => (await reached(hub, 'maxUnsentSize')) > 0)
+  expect((await readFigures(hub)).hub_http_unsent_bytes).toBeGreaterThan(4 * 1024 * 1024)
+  // Who takes nothing is hung up on in the end, and then there is room again.
+  await waitFor(async () => (await readFigures(hub)).hub_http_unsent_bytes === 0)
+  expect((await fetch(`${hub.http}/v1/devices/d/telemetry?limit=6000`)).status).toBe(200)
+})

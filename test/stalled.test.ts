@@ -1,0 +1,62 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { connectAsync } from 'mqtt'
+import { generate } from 'mqtt-packet'
+import { expect, onTestFinished, test } from 'vitest'
+import { startHealthy } from './fuzz/healthy.ts'
+import { upgradeRequest } from './fuzz/http-requests.ts'
+import { type HubProcess, rawClient, readFigures, startHubProcess, waitFor } from './hub-process.ts'
+
+/** Bytes of one message; the load is many times what sockets and the system hold for those who do not read. */
+const messageBytes = 20_000
+const messages = 1500
+
+function ask(hub: HubProcess, request: Buffer): Socket {
+  const socket = connect(hub.httpPort, '127.0.0.1')
+  socket.on('error', () => {})
+  socket.pause()
+  socket.write(request)
+  onTestFinished(() => void socket.destroy())
+  return socket
+}
+
+async function stall(hub: HubProcess, name: string): Promise<void> {
+  const subscriber = await rawClient(hub, name)
+  subscriber.write(generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'devices/#', qos: 0 }] }))
+  await once(subscriber, 'data')
+  subscriber.pause()
+  ask(hub, upgradeRequest('/v1/feed'))
+  ask(hub, Buffer.from('GET /v1/feed HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n'))
+}
+
+test.for([3, 30])(
+  '%i stalled subscribers each of MQTT, WebSocket and SSE delay nobody by a second, and cost less than 100 MB',
+  { timeout: 60_000 },
+  async (count) => {
+    const hub = await startHubProcess()
+    const sender = await connectAsync(hub.mqtt)
+    onTestFinished(() => sender.endAsync(true).then(() => {}))
+    let n = 0
+    const load = async () => {
+      for (let i = 0; i < messages; i++, n++) {
+        const values = { text: 'x'.repeat(4000), a: 'x'.repeat(4000), b: 'x'.repeat(4000), c: 'x'.repeat(4000), n }
+        const body = JSON.stringify({ ts: 1_700_000_000_000 + n, values }).padEnd(messageBytes)
+        await sender.publishAsync('devices/load/telemetry', body, { qos: 1 })
+      }
+    }
+    const memory = async () => (await readFigures(hub)).process_resident_memory_bytes as number
+    // By then the process has grown to what this load takes, whoever reads.
+    await load()
+    const before = await memory()
+    for (let i = 0; i < count; i++) await stall(hub, `stalled${i}`)
+    await waitFor(async () => (await readFigures(hub)).hub_feed_followers === 2 * count)
+    const healthy = await startHealthy(hub)
+    await load()
+    expect((await memory()) - before).toBeLessThan(100e6)
+    const { worst, acknowledged, stored } = await healthy.stop()
+    expect(stored).toBe(acknowledged)
+    expect(worst.mqtt).toBeLessThan(1000)
+    expect(worst.http).toBeLessThan(1000)
+    expect((await readFigures(hub)).hub_mqtt_dropped_total).toBeGreaterThan(0)
+  },
+)
