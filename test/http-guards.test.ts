@@ -245,6 +245,25 @@ test('a request with a body that asks for an upgrade is refused, and its connect
   expect(await hub.kill('SIGTERM')).toBe(0)
 })
 
+test('an upgrade behind a request that is not answered yet ends the connection', async () => {
+  const hub = await startHubProcess()
+  const { socket } = openSocket(hub)
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
+  socket.write(request('/v1/feed?wait=60&after=latest') + request('/v1/feed', upgrade))
+  await closed(socket)
+  await waitFor(async () => (await readFigures(hub)).hub_http_streams === 0)
+})
+
+test('an upgrade that leads nowhere, and one whose address cannot be read, leave no connection open', async () => {
+  const hub = await startWith('--headers-timeout', '1s')
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
+  for (const path of ['/%zz', '/docs', `/v1/devices/${'x'.repeat(600)}/telemetry`]) {
+    const { socket } = openSocket(hub)
+    socket.write(request(path, upgrade))
+    await closed(socket)
+  }
+})
+
 test('answers that nobody takes are not made without end', async () => {
   const hub = await startWith('--max-unsent-size', '4MiB', '--idle-timeout', '2s')
   const text = 'x'.repeat(1000)

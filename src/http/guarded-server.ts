@@ -39,7 +39,13 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
   // Accepting one connection may fail, for want of memory or files, and the next one may succeed.
   app.server.on('error', (error) => app.log.warn({ err: error }, 'a connection could not be accepted'))
   // The system of a client that has gone may say so before anybody listens to the new protocol.
-  app.server.prependListener('upgrade', (_request, socket) => socket.on('error', () => {}))
+  app.server.prependListener('upgrade', (_request, socket: Socket) => {
+    socket.on('error', () => {})
+    // HTTP does not read it any more: unless the new protocol does, which ends this, nobody would see its end.
+    socket.setTimeout(guards.limits.headersTimeout, () => socket.destroy())
+    // The answer to a request before this one would come in the middle of the new protocol. RFC 9110 §7.8
+    if (guards.isAnswering(socket)) socket.destroy()
+  })
   app.addHook('onRequest', async ({ raw, ip }, reply) => {
     // Its body would be waited for on a connection that HTTP no longer reads.
     if (isUpgrade(raw) && raw.method !== 'GET') throw new Problem('invalid-request', `${raw.method} cannot be upgraded`)

@@ -52,7 +52,7 @@ const maxUnanswered = 32
 export function createGuards({ limits, connections, streams, networkOf }: GuardOptions) {
   const reached: Record<string, number> = {}
   const rates = new Map<string, Rate>()
-  const unanswered = new WeakMap<Socket, Set<NodeJS.EventEmitter>>()
+  const unanswered = new WeakMap<object, Set<NodeJS.EventEmitter>>()
   const over = new WeakSet<NodeJS.EventEmitter>()
   const sockets = new Set<Socket>()
   const leaving = new WeakMap<Socket, () => void>()
@@ -133,6 +133,9 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
     handedOver(socket: Socket): void {
       leaving.get(socket)?.()
     },
+
+    /** Whether a request of the connection waits for its answer. */
+    isAnswering: (socket: object): boolean => (unanswered.get(socket)?.size ?? 0) > 0,
 
     /** Closes all connections, also those that speak another protocol and that HTTP has lost sight of. */
     hangUp(): void {

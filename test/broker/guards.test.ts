@@ -250,7 +250,7 @@ test('a SUBSCRIBE with as many filters as a packet can hold keeps others waiting
   expect((answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1)).toHaveLength(5_000)
   // A larger one is not looked at.
   socket.write(subscribe(20_000))
-  await once(socket, 'close')
+  await new Promise((resolve) => socket.once('close', resolve))
   expect(await reached(hub, 'maxControlSize')).toBe(1)
 })
 
