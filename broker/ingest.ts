@@ -101,10 +101,12 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
   function accept(client: Client | null, delivery: Delivery, done: (failure: string | null) => void): void {
     const before = client ? queueOf(client) : null
     if (before) before.deliveries++
+    // Not the delivery: its readings would live until the commit, when the sink has long made bytes of them.
+    const { handshakes } = delivery
     sink.accept(delivery, ({ failure }) => {
       if (before) before.deliveries--
       if (failure !== null) {
-        for (const { client, packetId, digest } of delivery.handshakes) {
+        for (const { client, packetId, digest } of handshakes) {
           if (digest !== null) incoming.end(client, packetId)
         }
       }

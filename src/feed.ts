@@ -1,6 +1,7 @@
 import { createEntryReader, type EntryReader, isFullPage, type Names } from './store/entries.ts'
 import type { Filter } from './store/filter.ts'
 import type { LogPage, LogQuery, Offset, Store } from './store/store.ts'
+import { createTail } from './tail.ts'
 import type { Committed } from './writer.ts'
 
 /** Where a reader begins when it has no cursor: at the oldest reading that is kept. */
@@ -53,8 +54,7 @@ const maxPages = 32
 const maxStepBytes = 512 * 1024
 
 export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd: Offset): Feed {
-  const tail: Committed[] = []
-  let tailBytes = 0
+  const tail = createTail(maxTailBytes)
   let end = firstEnd
   let closed = false
   let followers = 0
@@ -66,8 +66,6 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
 
   function push(committed: Committed): void {
     tail.push(committed)
-    tailBytes += committed.records.length
-    while (tailBytes > maxTailBytes && tail.length > 1) tailBytes -= (tail.shift() as Committed).records.length
     end = committed.first + committed.count
     pages.clear()
     bell.ring()
@@ -75,7 +73,7 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
 
   async function read(query: FeedQuery): Promise<FeedPage> {
     if (query.after >= end) return pageOf({ entries: [], offsets: [], characters: 0, next: end, oldest: 0 })
-    if (tail.length > 0 && query.after >= (tail[0] as Committed).first) return readTail(query)
+    if (tail.holds(query.after)) return readTail(query)
     // Reader threads may see a commit before this thread has heard of it.
     return pageOf(await store.readLog({ ...query, before: end }))
   }
@@ -89,26 +87,15 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
     const readEntries = readerFor(filterKey, filter)
     const page: LogPage = { entries: [], offsets: [], characters: 0, next: after, oldest: 0 }
     let bytes = 0
-    for (let i = placeOf(after); i < tail.length && !isFullPage(page, limit) && bytes < maxStepBytes; i++) {
-      const commit = tail[i] as Committed
+    for (const commit of tail.from(after)) {
       page.next = readEntries(commit, after, limit, page)
       bytes += commit.records.length
+      if (isFullPage(page, limit) || bytes >= maxStepBytes) break
     }
     const made = pageOf(page)
     if (pages.size >= maxPages) pages.clear()
     pages.set(key, made)
     return made
-  }
-
-  function placeOf(offset: Offset): number {
-    let low = 0
-    let high = tail.length - 1
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1
-      if ((tail[middle] as Committed).first <= offset) low = middle
-      else high = middle - 1
-    }
-    return low
   }
 
   function readerFor(key: string, filter: Filter): EntryReader {

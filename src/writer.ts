@@ -152,8 +152,10 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     batch.received = Date.now()
     for (const change of changes.values()) batch.consumers.push(change())
     changes.clear()
-    batch.notes = [...notes]
-    notes.clear()
+    if (notes.size > 0) {
+      batch.notes = [...notes]
+      notes.clear()
+    }
     batch.records = batch.count > 0 ? records.take() : null
     next = emptyBatch()
     waiting = []

@@ -29,8 +29,9 @@ export function isFull(head: Head): boolean {
 }
 
 export interface Sealing {
-  /** Seals one head that is due: full, or with readings that are too old. False: there is none. */
-  sealNext(): boolean
+  /** The head that is due: full, or with readings that are too old. */
+  next(): Head | undefined
+  seal(head: Head): void
   /** A head that a batch has filled. */
   full(head: Head): void
   /** How far the log has run ahead of the oldest unsealed reading, against what it may; above 1 is too far. */
@@ -58,7 +59,7 @@ export function createSealing(db: Database.Database, heads: Heads): Sealing {
   // The end of the log when a head was last sealed for its age.
   let lastSealedAt = 0
 
-  const seal = db.transaction((head: Head) => {
+  const writeHead = db.transaction((head: Head) => {
     const rows = headRows(head)
     const tier = rows.times.length >= maxMergedRows / blocksPerTier ? 1 : 0
     writeBlock(head.device, rows, head.firstOffset, head.lastOffset, tier)
@@ -104,30 +105,25 @@ export function createSealing(db: Database.Database, heads: Heads): Sealing {
     mergeTiers(device, tier + 1)
   }
 
-  function nextDue(): Head | undefined {
-    for (let full = fullHeads.pop(); full; full = fullHeads.pop()) if (isFull(full)) return full
-    const oldest = heads.open.values().next().value
-    if (!oldest) return undefined
-    const span = heads.end - oldest.firstOffset
-    // Devices in step grow old together. From half of the span on they are sealed one by one, so that none is left
-    // when it is used up: a thousand heads at once held up commits for 170 ms.
-    const pace = maxUnsealedSpan / 2 / heads.open.size
-    if (span <= maxUnsealedSpan / 2 || (span <= maxUnsealedSpan && heads.end - lastSealedAt < pace)) return undefined
-    lastSealedAt = heads.end
-    return oldest
-  }
-
   return {
-    sealNext() {
-      const head = nextDue()
-      if (!head) return false
-      if (head.times.length > 0) {
-        seal(head)
-        heads.unsealed -= head.times.length
-        heads.open.delete(head.device)
-        clearHead(head)
-      }
-      return true
+    next() {
+      while (fullHeads.length > 0 && !isFull(fullHeads.at(-1) as Head)) fullHeads.pop()
+      const full = fullHeads.at(-1)
+      const oldest = heads.open.values().next().value
+      if (full || !oldest) return full
+      const span = heads.end - oldest.firstOffset
+      // Devices in step grow old together. From half of the span on they are sealed one by one, so that none is left
+      // when it is used up: a thousand heads at once held up commits for 170 ms.
+      const pace = maxUnsealedSpan / 2 / heads.open.size
+      if (span <= maxUnsealedSpan / 2 || (span <= maxUnsealedSpan && heads.end - lastSealedAt < pace)) return undefined
+      return oldest
+    },
+    seal(head) {
+      if (!isFull(head)) lastSealedAt = heads.end
+      writeHead(head)
+      heads.unsealed -= head.times.length
+      heads.open.delete(head.device)
+      clearHead(head)
     },
     full(head) {
       fullHeads.push(head)
