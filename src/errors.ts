@@ -26,6 +26,7 @@ export const problems = {
   'headers-too-large': { status: 431, title: 'The headers are too large, or too many' },
   'upgrade-required': { status: 426, title: 'This address speaks WebSocket' },
   'too-many-attempts': { status: 429, title: 'There were too many wrong passwords' },
+  damaged: { status: 500, title: 'A part of the database is damaged' },
   'internal-error': { status: 500, title: 'The hub has failed' },
   'too-busy': { status: 503, title: 'The hub has more to do than it takes on' },
   'storage-unavailable': { status: 503, title: 'The hub cannot store at present' },

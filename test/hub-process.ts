@@ -21,6 +21,8 @@ export interface HubProcess {
   http: string
   folder: string
   pid: number
+  /** `null` while it runs. */
+  exitCode(): number | null
   /** All that it printed. */
   output(): string
   /** Sends the signal and waits for the end; resolves with the exit code, or `null` after a signal. */
@@ -33,6 +35,8 @@ export interface HubProcessOptions {
   mqttPort?: number
   httpPort?: number
   args?: string[]
+  /** Flags of Node. */
+  node?: string[]
   /** Runs before the hub in the same shell, such as a limit of resources. */
   shell?: string
 }
@@ -48,6 +52,7 @@ export async function temporaryFolder(): Promise<string> {
 export async function startHubProcess(options: HubProcessOptions = {}): Promise<HubProcess> {
   const folder = options.folder ?? (await temporaryFolder())
   const args = [
+    ...(options.node ?? []),
     mainFile,
     ...['--data', folder],
     ...['--mqtt-port', String(options.mqttPort ?? 0)],
@@ -82,6 +87,7 @@ export async function startHubProcess(options: HubProcessOptions = {}): Promise<
     http,
     folder,
     pid: child.pid as number,
+    exitCode: () => child.exitCode,
     output: () => output,
     kill: (signal) => end(child, signal),
     async get<T>(path: string, init?: RequestInit): Promise<T> {

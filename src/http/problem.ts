@@ -1,5 +1,6 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Problem, type ProblemCode, problems } from '../errors.ts'
+import { isDamage } from '../store/damage.ts'
 
 /** Makes every error an answer of RFC 9457: those of the hub, those of Fastify, and those nobody thought of. */
 export function answerProblems(app: FastifyInstance, failure: () => string | null, maxBodySize: number): void {
@@ -25,6 +26,10 @@ function asProblem(
   }
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) {
     return new Problem('invalid-request', error.message)
+  }
+  if (isDamage(error)) {
+    request.log.error({ err: error }, 'a part of the database is damaged')
+    return new Problem('damaged', error.message, 'restore a backup: telemetry-hub restore FILE')
   }
   if (failure !== null) return new Problem('storage-unavailable', `the database cannot be read at present: ${failure}`)
   request.log.error({ err: error }, 'a request has failed')

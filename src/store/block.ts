@@ -2,6 +2,7 @@ import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import type { Value } from '../../devices/reading.ts'
 import type { Column, Rows, Values } from './columns.ts'
 import { isDistinct, valueAt } from './columns.ts'
+import { checkSum, Damaged, withSum } from './damage.ts'
 
 /*
  * Sealed history: one device's rows as compressed columns.
@@ -37,7 +38,8 @@ export interface Directory {
 type Kind = 'number' | 'boolean' | 'mixed'
 const kinds: Kind[] = ['number', 'boolean', 'mixed']
 
-const version = 1
+/** With checksums; blocks of version 1 have none. */
+const version = 2
 const summaryBytes = 4 + 1 + 4 + 5 * 8 + 4
 const directoryHeader = 1 + 4 + 1 + 4 + 4
 
@@ -67,12 +69,13 @@ export function encodeBlock(rows: Rows): { directory: Uint8Array; data: Uint8Arr
     directory.writeUInt32LE(section.length, place)
     at += summaryBytes
   }
-  return { directory, data: Buffer.concat(sections) }
+  return { directory: withSum(directory), data: Buffer.concat(sections) }
 }
 
 export function readDirectory(bytes: Uint8Array): Directory {
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (view[0] !== version) throw new Error(`a block has the unknown version ${view[0]}`)
+  const sound = bytes[0] === 1 ? bytes : checkSum(bytes, 'the directory of a block')
+  const view = Buffer.from(sound.buffer, sound.byteOffset, sound.byteLength)
+  if (view[0] !== version && view[0] !== 1) throw new Error(`a block has the unknown version ${view[0]}`)
   const timesLength = view.readUInt32LE(6)
   const columns: ColumnSummary[] = []
   let offset = timesLength
@@ -367,13 +370,16 @@ function decodeBits(planes: Uint8Array, count: number): Float64Array {
   return new Float64Array(words.buffer)
 }
 
-// A section begins with a byte: 1 when deflated, 0 when that would not have made it smaller.
+// A section begins with a byte: bit 0 when it is deflated, which may not have made it smaller, bit 1 when a checksum ends it.
 function deflate(bytes: Uint8Array): Uint8Array {
   const deflated = deflateRawSync(bytes, { level: constants.Z_DEFAULT_COMPRESSION, memLevel: 9 })
-  return deflated.length < bytes.length ? Buffer.concat([Buffer.of(1), deflated]) : Buffer.concat([Buffer.of(0), bytes])
+  const smaller = deflated.length < bytes.length
+  return withSum(Buffer.concat([Buffer.of(smaller ? 3 : 2), smaller ? deflated : bytes]))
 }
 
 function inflate(section: Uint8Array): Uint8Array {
-  const bytes = section.subarray(1)
-  return section[0] === 1 ? inflateRawSync(bytes) : bytes
+  const [form = 0] = section
+  const sound = form & 2 ? checkSum(section, 'a section of a block') : section
+  if (form > 3) throw new Damaged('a section of a block has no known form')
+  return form & 1 ? inflateRawSync(sound.subarray(1)) : sound.subarray(1)
 }

@@ -1,5 +1,7 @@
+import { crc32 } from 'node:zlib'
 import type Database from 'better-sqlite3'
 import type { Millis, Value } from '../../../devices/reading.ts'
+import { Damaged } from '../damage.ts'
 import { createRecordReader, type RecordReader } from '../record.ts'
 import type { Batch } from '../store.ts'
 import { appendToHead, createHead, type Head, headHolds, noteSeen, restoreLatest } from './head.ts'
@@ -32,6 +34,20 @@ interface DeviceRow {
 
 export type LatestRow = [metric: number, ts: Millis, value: Value]
 
+/** A row of the log. */
+export interface CommitRow {
+  offset: number
+  count: number
+  data: Buffer
+  /** `null` where it was written before there were any. */
+  crc: number | null
+}
+
+/** Throws `Damaged` unless the row is what was written. */
+export function checkCommit({ offset, data, crc }: CommitRow): void {
+  if (crc !== null && crc !== crc32(data)) throw new Damaged(`the checksum of the log at ${offset} is wrong`)
+}
+
 /** Reads the dictionary, then goes through the log from where sealing had come to. */
 export function loadHeads(db: Database.Database): Heads {
   const heads: Heads = {
@@ -48,12 +64,13 @@ export function loadHeads(db: Database.Database): Heads {
   }
   for (const row of db.prepare<[], DeviceRow>('SELECT * FROM devices').iterate()) addDevice(heads, restoreHead(row))
   const from = db.prepare<[], number>("SELECT value FROM hub WHERE key = 'recover_from'").pluck().get() ?? 1
-  const rows = db.prepare<[number], { offset: number; count: number; data: Buffer }>(
+  const rows = db.prepare<[number], CommitRow>(
     // The row before the place may reach past it.
-    `SELECT "offset", count, data FROM log
+    `SELECT "offset", count, data, crc FROM log
      WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) ORDER BY "offset"`,
   )
   for (const row of rows.iterate(from)) {
+    checkCommit(row)
     replay(heads, row.data, row.offset)
     heads.end = row.offset + row.count
   }

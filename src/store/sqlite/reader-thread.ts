@@ -12,6 +12,7 @@ import { createEntryReader, isFullPage, type Names } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
+import { type CommitRow, checkCommit } from './heads.ts'
 import { openForReading } from './schema.ts'
 
 /*
@@ -49,8 +50,8 @@ function openReader({ path }: ReaderOptions) {
      WHERE device = ? AND last_ts >= ? AND first_ts < ? ORDER BY first_offset`,
   )
   const blockData = db.prepare<[number], Buffer>('SELECT data FROM blocks WHERE id = ?').pluck()
-  const commits = db.prepare<[number, number], { offset: number; count: number; data: Buffer }>(
-    `SELECT "offset", count, data FROM log
+  const commits = db.prepare<[number, number], CommitRow>(
+    `SELECT "offset", count, data, crc FROM log
      WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) AND "offset" < ? ORDER BY "offset"`,
   )
   const oldest = db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck()
@@ -194,8 +195,10 @@ function openReader({ path }: ReaderOptions) {
       if (from < first) return page
       const readEntries = createEntryReader(names, filter)
       let bytes = 0
-      for (const { offset, count, data } of commits.iterate(from, before)) {
+      for (const row of commits.iterate(from, before)) {
+        const { offset, count, data } = row
         if (offset + count <= from) continue
+        checkCommit(row)
         page.next = readEntries({ first: offset, records: data }, from, limit, page)
         bytes += data.length
         if (isFullPage(page, limit) || bytes > maxLogBytes) break

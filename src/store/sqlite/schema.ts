@@ -100,6 +100,10 @@ const migrations = [
   `
   CREATE TABLE notes (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL) STRICT;
   `,
+  `
+  -- Of the data; NULL in rows that are older than this column.
+  ALTER TABLE log ADD COLUMN crc INTEGER;
+  `,
 ]
 
 export type Durability = 'fsync' | 'os'

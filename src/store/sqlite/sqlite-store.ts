@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import Database from 'better-sqlite3'
 import { type HistoryQuery, TooCostly } from '../../history/query.ts'
+import { isDamage } from '../damage.ts'
 import type { KeptCredential, LogQuery, Store, StoreStatus } from '../store.ts'
 import { type Caller, createCaller } from './calls.ts'
 import type { ReaderMethods, ReaderOptions } from './reader-thread.ts'
@@ -149,6 +150,12 @@ function asUnusable(error: Error, path: string): Error {
   if (code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT')) {
     return new UnusableFile(
       `${path} is not a sound database (${message}): restore a backup, or choose another --data folder`,
+    )
+  }
+  if (isDamage(error)) return new UnusableFile(`${path}: ${message}: restore a backup, or choose another --data folder`)
+  if (/^E(ROFS|ACCES|PERM)\b/.test(message)) {
+    return new UnusableFile(
+      `cannot write to ${path} (${message}): choose another --data folder, or change its permissions`,
     )
   }
   if (code?.startsWith('SQLITE_'))

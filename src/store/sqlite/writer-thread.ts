@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { crc32 } from 'node:zlib'
 import type Database from 'better-sqlite3'
 import { cachedNames } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
@@ -68,7 +69,7 @@ function openFile({ path, durability }: WriterOptions) {
     retention: createRetention(db, heads),
     insertDevice: db.prepare('INSERT INTO devices (id, name, first_seen, last_seen) VALUES (?, ?, ?, ?)'),
     insertMetric: db.prepare('INSERT INTO metrics (id, name) VALUES (?, ?)'),
-    insertLog: db.prepare('INSERT INTO log ("offset", count, received, data) VALUES (?, ?, ?, ?)'),
+    insertLog: db.prepare('INSERT INTO log ("offset", count, received, data, crc) VALUES (?, ?, ?, ?, ?)'),
     begin: db.prepare('BEGIN IMMEDIATE'),
     commit: db.prepare('COMMIT'),
     offsetAt: db
@@ -114,7 +115,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     for (const [id, name] of batch.newDevices) file.insertDevice.run(id, name, batch.received, batch.received)
     for (const [id, name] of batch.newMetrics) file.insertMetric.run(id, name)
     const stored = records ?? batch.records
-    if (stored && count > 0) file.insertLog.run(first, count, batch.received, stored)
+    if (stored && count > 0) file.insertLog.run(first, count, batch.received, stored, crc32(stored))
     file.handshakes.write(batch.handshakes)
     file.quarantine.write(batch.quarantine)
     file.consumers.write(batch.consumers)
