@@ -20,7 +20,7 @@ export function isDamage(error: unknown): boolean {
   return message.startsWith(prefix) || code.startsWith('SQLITE_CORRUPT') || message.includes('disk image is malformed')
 }
 
-export const sumBytes = 4
+const sumBytes = 4
 
 /** The bytes with their checksum behind them. */
 export function withSum(bytes: Uint8Array): Uint8Array {
