@@ -80,7 +80,7 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
     demo: false,
   }
   const hub = await startHub(config, version, await createLog(config.logLevel))
-  const { feed, sink, window, id } = hub
+  const { feed, sink, window, log } = hub
 
   async function ingest(given: readonly GivenReading[]): Promise<Ingested> {
     const now = Date.now()
@@ -98,19 +98,19 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
       accepted: outcome.accepted,
       duplicates: outcome.duplicates,
       rejected: decoded.rejected.map(({ item, reason }) => ({ index: item - 1, reason })),
-      cursor: writeCursor(id, outcome.offset),
+      cursor: writeCursor(log.hub, outcome.offset),
     }
   }
 
   async function* follow(options: FollowOptions = {}) {
     const { after = 'latest', devices = [], metrics = [], limit = defaultLimit, signal } = options
-    const query = { after: readPlace(id, feed.end, after), limit, filter: { devices, metrics } }
+    const query = { after: readPlace(log, feed.end, after), limit, filter: { devices, metrics } }
     const never = new AbortController().signal
     let place = query.after
     for await (const page of feed.follow(query, { signal: signal ?? never, heartbeat: heartbeatMillis })) {
       if (page.oldest > place && place !== earliest) throw new Error('readings after the cursor are no longer kept')
       place = page.next
-      yield { readings: JSON.parse(`[${page.json}]`) as StoredReading[], cursor: writeCursor(id, page.next) }
+      yield { readings: JSON.parse(`[${page.json}]`) as StoredReading[], cursor: writeCursor(log.hub, page.next) }
     }
   }
 

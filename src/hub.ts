@@ -16,6 +16,7 @@ import { startRetention } from './retention.ts'
 import type { Config } from './settings.ts'
 import { UnusableFile } from './store/sqlite/schema.ts'
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts'
+import type { Opened } from './store/store.ts'
 import { loadTls, watchTls } from './tls.ts'
 import { createWriter } from './writer.ts'
 
@@ -29,7 +30,7 @@ export interface Hub {
   mqttTlsPort: number | null
   httpPort: number
   /** Names this hub in its cursors. */
-  id: string
+  log: Pick<Opened, 'hub' | 'earlier'>
   feed: Feed
   sink: Sink
   window: TimeWindow
@@ -181,7 +182,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     mqttPort: null,
     mqttTlsPort: null,
     httpPort: 0,
-    id: store.opened.hub,
+    log: store.opened,
     feed,
     sink: writer,
     window,

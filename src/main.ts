@@ -14,12 +14,44 @@ import { limits, settings } from './settings.ts'
 import { version } from './version.ts'
 import { welcome } from './welcome.ts'
 
-const commands: Record<string, (args: string[]) => Promise<void> | void> = {
-  serve,
-  config: showConfig,
-  token: async (args) => (await import('./commands/credentials.ts')).credentialCommand('token')(args),
-  device: async (args) => (await import('./commands/credentials.ts')).credentialCommand('device')(args),
-  help: showHelp,
+interface Command {
+  run(args: string[]): Promise<void> | void
+  /** Lines of --help. */
+  usage: string[]
+  description: string
+}
+
+// What only a command needs is loaded for it alone.
+const commands: Record<string, Command> = {
+  serve: { run: serve, usage: ['[serve] [settings]'], description: 'run the hub' },
+  config: { run: showConfig, usage: ['config [settings]'], description: 'show every setting and where it comes from' },
+  token: {
+    run: async (args) => (await import('./commands/credentials.ts')).credentialCommand('token')(args),
+    usage: [
+      'token create --name NAME --role admin,read,write [--devices LIST] [--expires DURATION]',
+      'token list | token revoke ID|NAME',
+    ],
+    description: 'who may use the API',
+  },
+  device: {
+    run: async (args) => (await import('./commands/credentials.ts')).credentialCommand('device')(args),
+    usage: [
+      'device create DEVICE [--password-stdin | --certificate] [--devices LIST] [--expires DURATION]',
+      'device list | device revoke ID|DEVICE',
+    ],
+    description: 'which devices may connect',
+  },
+  backup: {
+    run: async (args) => (await import('./commands/backup.ts')).backupCommand(args),
+    usage: ['backup FILE [--data FOLDER] [--force]'],
+    description: 'copy the database into one file, also while the hub runs',
+  },
+  restore: {
+    run: async (args) => (await import('./commands/backup.ts')).restoreCommand(args),
+    usage: ['restore FILE [--data FOLDER] [--force]'],
+    description: 'make a backup the database of a hub that does not run',
+  },
+  help: { run: showHelp, usage: ['--help | --version'], description: '' },
 }
 
 async function main(args: string[]): Promise<void> {
@@ -29,7 +61,7 @@ async function main(args: string[]): Promise<void> {
   const named = first !== '' && !first.startsWith('-')
   const command = commands[named ? first : 'serve']
   if (!command) throw new StartError(`unknown command "${first}": see telemetry-hub --help`)
-  await command(named ? rest : args)
+  await command.run(named ? rest : args)
 }
 
 async function serve(args: string[]): Promise<void> {
@@ -102,15 +134,15 @@ async function showConfig(args: string[]): Promise<void> {
 function showHelp(): void {
   const names = settings.map(({ key, value }) => `${flagName(key)}${value === '' ? '' : ` ${value}`}`)
   const width = Math.max(...names.map((name) => name.length))
+  const lines = Object.values(commands)
+  const usage = lines.flatMap(({ usage, description }) => [
+    ...(description === '' ? [] : [`  ${description}`]),
+    ...usage.map((line) => `    telemetry-hub ${line}`),
+  ])
   console.log(`telemetry-hub ${version}: devices push over MQTT, everybody pulls or follows over HTTP
 
-Usage: telemetry-hub [serve] [settings]   run the hub
-       telemetry-hub config [settings]    show every setting and where it comes from
-       telemetry-hub token create --name NAME --role admin|read|write [--devices LIST] [--expires DURATION]
-       telemetry-hub device create DEVICE [--password-stdin | --certificate] [--devices LIST] [--expires DURATION]
-       telemetry-hub token|device list
-       telemetry-hub token|device revoke ID|NAME
-       telemetry-hub --version
+Usage:
+${usage.join('\n')}
 
 Who makes tokens and devices also says --data, and --publish or --subscribe LIST for further topics. A hub that runs
 takes them at once; revoked, they end what they let in.

@@ -548,7 +548,7 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
   }
 
   async function offsetOf(place: string): Promise<number> {
-    const offset = readPlace(hub, feed.end, place)
+    const offset = readPlace(store.opened, feed.end, place)
     if (place === 'latest') return offset
     const page = await feed.read({ after: earliest, limit: 1, filter: { devices: [], metrics: [] } })
     const oldest = Math.max(page.oldest, 1)

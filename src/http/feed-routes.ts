@@ -180,7 +180,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): FastifyP
     const query = request.query as Query
     const after = (request.headers['last-event-id'] as string | undefined) || query.after || otherwise
     return {
-      after: readPlace(hub, feed.end, after),
+      after: readPlace(store.opened, feed.end, after),
       limit: query.limit ?? defaultLimit,
       filter: { devices: gate.readable(request, readList(query.device)), metrics: readList(query.metric) },
     }

@@ -149,10 +149,17 @@ export interface LatestPage {
   next: string | null
 }
 
+/** A log that went on otherwise after `end`: before that, its offsets are those of this one. */
+export interface EarlierLog {
+  hub: string
+  end: Offset
+}
+
 /** What is known when a store opens. */
 export interface Opened {
-  /** Names this hub's log for ever: a cursor of another hub is told by it. */
+  /** Names this hub's log: a cursor of another hub is told by it. A restored backup goes on under a new name. */
   hub: string
+  earlier: EarlierLog[]
   devices: [id: number, name: string, lastStamp: Millis][]
   metrics: [id: number, name: string][]
   /** Begun and not ended QoS 2 exchanges. */

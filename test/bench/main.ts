@@ -1,5 +1,6 @@
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
+import { backup } from './backup.ts'
 import type { Bench, Context, Figure } from './bench.ts'
 import { consumers } from './consumers.ts'
 import { history } from './history.ts'
@@ -14,7 +15,7 @@ import { formatMissed, formatTable, toJson } from './report.ts'
 import { size } from './size.ts'
 import { start } from './start.ts'
 
-const benches: readonly Bench[] = [ingest, latency, size, history, live, modes, consumers, memory, start]
+const benches: readonly Bench[] = [ingest, latency, size, history, live, modes, consumers, backup, memory, start]
 
 const help = `Measures the hub, side by side with others where they are installed.
 

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import type { AuditEntry, KeptCredential } from '../store.ts'
 import { createCredentialTable } from './credentials.ts'
+import { lockFolder } from './folder-lock.ts'
 import { checkCurrent, openForWriting, type UnusableFile } from './schema.ts'
-import { lockFolder } from './sqlite-store.ts'
 
 /** The credentials in the file of a hub, for commands: whoever may write to its folder is its administrator. */
 export interface Administration {

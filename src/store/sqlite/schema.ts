@@ -106,6 +106,9 @@ const migrations = [
   `,
 ]
 
+/** Of the file, as this program writes it. */
+export const newestVersion = migrations.length
+
 export type Durability = 'fsync' | 'os'
 
 /** Opens the file for the one writer, brings it to the current version and sets what durability asks for. */
@@ -146,9 +149,9 @@ export function openForReading(path: string): Database.Database {
 
 function checkVersion(db: Database.Database, path: string): void {
   const version = db.pragma('user_version', { simple: true }) as number
-  if (version > migrations.length) {
+  if (version > newestVersion) {
     throw new UnusableFile(
-      `${path} was written by a newer telemetry-hub (file version ${version}, this program knows ${migrations.length}): use that version, or another --data folder`,
+      `${path} was written by a newer telemetry-hub (file version ${version}, this program knows ${newestVersion}): use that version, or another --data folder`,
     )
   }
 }

@@ -1,11 +1,10 @@
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import Database from 'better-sqlite3'
 import { type HistoryQuery, TooCostly } from '../../history/query.ts'
 import { isDamage } from '../damage.ts'
 import type { KeptCredential, LogQuery, Store, StoreStatus } from '../store.ts'
 import { type Caller, createCaller } from './calls.ts'
+import { lockFolder } from './folder-lock.ts'
 import type { ReaderMethods, ReaderOptions } from './reader-thread.ts'
 import { type Durability, UnusableFile } from './schema.ts'
 import type { WriterMethods, WriterNotice, WriterOptions } from './writer-thread.ts'
@@ -124,32 +123,11 @@ function startReader(path: string): Reader {
   return { worker, caller: createCaller<ReaderMethods>(worker) }
 }
 
-// A lock of SQLite's own: the system lets go of it when the process dies, however it dies.
-export function lockFolder(folder: string): Database.Database {
-  let lock: Database.Database | null = null
-  try {
-    // For the hub alone: it keeps what its owner entrusted to it, the secrets of webhooks too.
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
-    lock = new Database(join(folder, 'hub.lock'), { timeout: 0 })
-    lock.exec('BEGIN EXCLUSIVE')
-    return lock
-  } catch (error) {
-    lock?.close()
-    const { code, message } = error as Error & { code?: string }
-    throw new UnusableFile(
-      code === 'SQLITE_BUSY'
-        ? `another hub is running on the folder ${folder}: stop it, or choose another folder with --data`
-        : `cannot write to the folder ${folder} (${message}): choose another one with --data, or change its permissions`,
-      code === 'SQLITE_BUSY',
-    )
-  }
-}
-
 function asUnusable(error: Error, path: string): Error {
   const { code, message } = error as Error & { code?: string }
   if (code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT')) {
     return new UnusableFile(
-      `${path} is not a sound database (${message}): restore a backup, or choose another --data folder`,
+      `${path} is not a sound database (${message}): restore a backup with telemetry-hub restore FILE --force, or choose another --data folder`,
     )
   }
   if (isDamage(error)) return new UnusableFile(`${path}: ${message}: restore a backup, or choose another --data folder`)

@@ -25,6 +25,7 @@ import { createCredentialTable } from './credentials.ts'
 import { createHandshakes } from './handshakes.ts'
 import { type Head, headRows, latestText } from './head.ts'
 import { loadHeads, takeBatch } from './heads.ts'
+import { earlierLogs } from './lineage.ts'
 import { createNoteTable } from './notes.ts'
 import { createQuarantine } from './quarantine.ts'
 import type { UnsealedPart } from './reader-thread.ts'
@@ -232,6 +233,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
       const { heads, handshakes, consumers, credentials } = file
       return {
         hub,
+        earlier: earlierLogs(file.db),
         devices: Array.from(heads.byId.values(), ({ device, name, lastStamp }) => [device, name, lastStamp]),
         metrics: [...heads.metrics],
         handshakes: handshakes.all(),

@@ -1,0 +1,67 @@
+import Database from 'better-sqlite3'
+import { decodeBlock, readDirectory } from '../block.ts'
+import { isDamage } from '../damage.ts'
+import { type CommitRow, checkCommit } from './heads.ts'
+import { newestVersion, UnusableFile } from './schema.ts'
+
+export interface Checked {
+  hub: string
+  /** One past the last reading of the log. */
+  end: number
+}
+
+/**
+ * Reads a whole database that nobody else has open. Throws `UnusableFile`, in which it is called `name`, when it is
+ * damaged, newer, or none of ours.
+ */
+export function checkDatabase(path: string, name: string): Checked {
+  let db: Database.Database | null = null
+  try {
+    db = new Database(path, { readonly: true, fileMustExist: true })
+    const version = db.pragma('user_version', { simple: true }) as number
+    const hub = hubOf(db)
+    if (version < 1 || hub === null) throw new UnusableFile(`${name} is no database of telemetry-hub`)
+    if (version > newestVersion) {
+      throw new UnusableFile(
+        `${name} was written by a newer telemetry-hub (file version ${version}, this program knows ${newestVersion}): use that version`,
+      )
+    }
+    const [first] = db.pragma('integrity_check(1)') as { integrity_check: string }[]
+    if (first?.integrity_check !== 'ok') throw new UnusableFile(damaged(name, first?.integrity_check ?? 'no answer'))
+    checkContents(db)
+    const end = db.prepare<[], number>('SELECT "offset" + count FROM log ORDER BY "offset" DESC LIMIT 1').pluck().get()
+    return { hub, end: end ?? 1 }
+  } catch (error) {
+    if (error instanceof UnusableFile) throw error
+    const { code, message } = error as Error & { code?: string }
+    if (code === 'SQLITE_NOTADB' || isDamage(error)) throw new UnusableFile(damaged(name, message))
+    throw new UnusableFile(`cannot read ${name} (${message}): correct its name or its permissions`)
+  } finally {
+    db?.close()
+  }
+}
+
+interface BlockContent {
+  directory: Buffer
+  data: Buffer
+}
+
+/** What SQLite cannot see: whether the blobs are what was written. Throws `Damaged`. */
+function checkContents(db: Database.Database): void {
+  const columns = db.pragma("table_info('log')") as { name: string }[]
+  // A file of before there were checksums.
+  if (!columns.some(({ name }) => name === 'crc')) return
+  for (const row of db.prepare<[], CommitRow>('SELECT "offset", count, data, crc FROM log').iterate()) checkCommit(row)
+  for (const { directory, data } of db.prepare<[], BlockContent>('SELECT directory, data FROM blocks').iterate()) {
+    decodeBlock(readDirectory(directory), data)
+  }
+}
+
+function hubOf(db: Database.Database): string | null {
+  const known = db.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'hub'").get()
+  return known ? (db.prepare<[], string>("SELECT value FROM hub WHERE key = 'id'").pluck().get() ?? null) : null
+}
+
+function damaged(name: string, reason: string): string {
+  return `${name} is damaged (${reason.replaceAll('\n', ' ')}): restore a sound backup`
+}
