@@ -14,7 +14,11 @@ const floors: { folder: string; imports: string[]; packages: RegExp }[] = [
   { folder: 'src/history', imports: ['src/history', 'src/store', 'devices'], packages: /^$/ },
   { folder: 'src/dashboard', imports: ['src/dashboard'], packages: /^uplot$/ },
   { folder: 'src/client', imports: ['src/client'], packages: /^ws$/ },
-  { folder: 'src/http', imports: ['src', 'devices'], packages: /^(node:.*|fastify|@fastify\/.*|typebox|pino|ws)$/ },
+  {
+    folder: 'src/http',
+    imports: ['src', 'devices'],
+    packages: /^(node:.*|fastify|@fastify\/.*|@sinclair\/typebox|pino|ws)$/,
+  },
   { folder: 'src/delivery', imports: ['src', 'devices'], packages: /^node:.*$/ },
   { folder: 'src', imports: ['src', 'devices', 'broker'], packages: /.*/ },
 ]

@@ -8,8 +8,9 @@ export default defineConfig({
     include: ['dist/test/**/*.test.js'],
     exclude: [],
     server: { deps: { external: [/\/dist\//] } },
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    // They end what hangs, and judge nothing: a busy machine may take its time.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     pool: 'forks',
     // Most tests wait for processes of their own; on two cores Vitest would run one file at a time.
     maxWorkers: 2,

@@ -1,6 +1,8 @@
 import type { AedesPublishPacket } from 'aedes'
 import { ownCopy } from './retained.ts'
-import type { OpenExchanges } from './sessions.ts'
+
+/** The exchanges of one client that a former run left behind. */
+export type OpenExchanges = readonly [client: string, open: readonly (readonly [packetId: number, digest: number])[]]
 
 type Stored = Pick<AedesPublishPacket, 'cmd' | 'topic' | 'payload' | 'qos' | 'dup' | 'retain'> & {
   messageId?: number | undefined

@@ -4,13 +4,10 @@ import type { Millis } from '../../devices/reading.ts'
 import type { Note, Sink } from '../../devices/sink.ts'
 import type { Limits } from '../limits.ts'
 import { createTopicCache } from '../matcher.ts'
-import { createIncoming } from './incoming.ts'
+import { createIncoming, type OpenExchanges } from './incoming.ts'
 import { createNotes, decodeJson, decodeMessage, encodeJson, encodeMessage, sortNotes } from './notes.ts'
 import { createOutgoing, type Message, type Queue, type QueuedPacket } from './outgoing.ts'
 import { createRetained } from './retained.ts'
-
-/** The exchanges of one client that a former run left behind. */
-export type OpenExchanges = readonly [client: string, open: readonly (readonly [packetId: number, digest: number])[]]
 
 /** What a former run left behind. */
 export interface Restored {

@@ -2,13 +2,13 @@ import { type Consumer, createConsumer } from './consumer.ts'
 import { type FeedBatch, type FeedOptions, readFeed } from './feed.ts'
 import { type ClientOptions, createTransport } from './transport.ts'
 
-export type { Consumer, ConsumerSettings, ConsumerState, Delivery, ReceiveOptions } from './consumer.ts'
+export type { Consumer, ConsumerSettings, ConsumerState, ReceiveOptions } from './consumer.ts'
 export type { FeedBatch, FeedOptions } from './feed.ts'
 export type { FeedMode } from './feed-modes.ts'
 export type { Reading } from './frame.ts'
 export { type ProblemDetails, ProblemError } from './problem.ts'
 export type { ClientOptions } from './transport.ts'
-export { type Handler, type HandlerContext, type ProcessOptions, RejectError } from './workers.ts'
+export { type Delivery, type Handler, type HandlerContext, type ProcessOptions, RejectError } from './workers.ts'
 
 /** A reading to be pushed. Without `ts` the hub stamps the arrival. */
 export interface NewReading {

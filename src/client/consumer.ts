@@ -1,6 +1,5 @@
-import type { Reading } from './frame.ts'
 import type { Transport } from './transport.ts'
-import { type Handler, type ProcessOptions, runWorkers } from './workers.ts'
+import { type Delivery, type Handler, type ProcessOptions, runWorkers } from './workers.ts'
 
 /** What a consumer is told to be; times are texts such as `30s`. Members that are left out keep the hub's defaults. */
 export interface ConsumerSettings {
@@ -22,14 +21,6 @@ export interface ConsumerState extends ConsumerSettings {
   lag: number
   pending: number
   redelivered: number
-}
-
-export interface Delivery {
-  /** Of this attempt; what `acknowledge` and the others take. */
-  id: string
-  /** 1 for the first time. */
-  attempt: number
-  reading: Reading
 }
 
 /** A named, durable cursor on the hub, shared by all who receive from it. */

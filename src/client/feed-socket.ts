@@ -1,4 +1,4 @@
-import type { Connection } from './feed-modes.ts'
+import type { Connection } from './feed-connection.ts'
 import { type Frame, toFrame } from './frame.ts'
 
 /** The part of WebSocket that browsers, Node and the package `ws` have in common. */

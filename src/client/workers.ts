@@ -1,7 +1,15 @@
-import type { ConsumerState, Delivery } from './consumer.ts'
+import type { Reading } from './frame.ts'
 import { createLease, type Lease, readMillis } from './lease.ts'
 import { linkSignal, pause, pauseMillis } from './retry.ts'
 import type { Transport } from './transport.ts'
+
+export interface Delivery {
+  /** Of this attempt; what `acknowledge` and the others take. */
+  id: string
+  /** 1 for the first time. */
+  attempt: number
+  reading: Reading
+}
 
 /**
  * Returns, and the work is acknowledged. Throws, and it is released; an error with a `delay` such as `10s` says for how
@@ -137,7 +145,7 @@ export async function runWorkers(options: WorkersOptions): Promise<void> {
 
   try {
     if (stop.aborted) return
-    const state = await transport.request<ConsumerState>({ method: 'GET', path, signal: stop, deadline: forever })
+    const state = await transport.request<{ ackWait: string }>({ method: 'GET', path, signal: stop, deadline: forever })
     const ackWaitMillis = readMillis(state.ackWait)
     const ends = await Promise.allSettled(Array.from({ length: concurrency }, () => runWorker(ackWaitMillis)))
     await acknowledgements.flush()

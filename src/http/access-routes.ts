@@ -1,7 +1,7 @@
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
 import { type Credential, roles } from '../access/credential.ts'
 import { Problem } from '../errors.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 import { actorOf, cookieOf, enter, sessionCookie } from './gate.ts'
 import { nextLink } from './parameters.ts'
 
@@ -42,7 +42,7 @@ const Given = Type.Object(
 const maxSessionSeconds = 30 * 86_400
 
 /** Who may come in, and what administrators did. */
-export function accessRoutes({ access, gate, store }: HttpContext): FastifyPluginAsyncTypebox {
+export function accessRoutes({ access, gate, store }: HttpContext): Routes {
   return async (app) => {
     app.get(
       '/v1/credentials',

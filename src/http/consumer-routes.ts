@@ -1,23 +1,20 @@
-import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
 import { readPlace, writeCursor } from '../cursor.ts'
 import type { Consumer } from '../delivery/consumer.ts'
 import { maxConsumers } from '../delivery/consumers.ts'
 import { type PushSettings, readPush, showPush } from '../delivery/push-settings.ts'
-import type { Pusher } from '../delivery/pusher.ts'
-import { type ConsumerSettings, defaultSettings, readDuration } from '../delivery/settings.ts'
+import { type ConsumerSettings, defaultSettings } from '../delivery/settings.ts'
 import { Problem } from '../errors.ts'
 import { earliest } from '../feed.ts'
-import type { DeadLetter } from '../store/store.ts'
-import type { HttpContext } from './context.ts'
-import { closeSignal, nextLink, readList, readTimeParameter } from './parameters.ts'
+import type { HttpContext, Routes } from './context.ts'
+import { deadLetterRoutes } from './dead-letter-routes.ts'
+import { deliveryRoutes } from './delivery-routes.ts'
+import { durable, duration, findConsumer, Named } from './named-consumer.ts'
+import { nextLink, readList, readTimeParameter } from './parameters.ts'
+import { webhookRoutes } from './webhook-routes.ts'
 
-const maxReceive = 1000
-const maxWaitMillis = 60_000
-const maxNamed = 10_000
-
-const duration = (description: string) =>
-  Type.String({ description: `${description}; a duration such as 500ms, 30s, 5m` })
+const tags = ['Consumers']
 const pattern = Type.String({ maxLength: 4096, description: 'comma list; `*` stands for any characters' })
 
 const Settings = {
@@ -83,46 +80,14 @@ const ShownOnce = Type.Object({
   ...Shown.properties,
   secret: Type.Optional(Type.String({ description: 'of the webhook, when the hub made it; shown this once' })),
 })
-const Named = Type.Object({ name: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$' }) })
-const Ids = Type.Array(Type.String(), { minItems: 1, maxItems: maxNamed })
-const Done = Type.Object({
-  count: Type.Integer({ description: 'readings that it was done to' }),
-  unknown: Type.Integer({
-    description:
-      'identifiers that name nothing pending: acknowledged already, or of before a seek; to release and extend also those that were delivered anew since',
-  }),
-})
-const Attempt = Type.Object({
-  at: Type.Integer(),
-  batch: Type.String({ description: 'its `webhook-id`' }),
-  first: Type.Union([Type.String(), Type.Null()], { description: 'the first delivery of the batch' }),
-  last: Type.Union([Type.String(), Type.Null()]),
-  readings: Type.Integer(),
-  status: Type.Union([Type.Integer(), Type.Null()]),
-  durationMillis: Type.Number(),
-  error: Type.Union([Type.String(), Type.Null()], { description: 'null: success' }),
-})
-const Letter = Type.Object({
-  id: Type.String(),
-  at: Type.Integer(),
-  attempts: Type.Integer(),
-  reason: Type.String(),
-  reading: Type.Object({}, { additionalProperties: true }),
-})
 
 /** Consumers: durable cursors with a name, pulled with acknowledgements. */
-export function consumerRoutes({
-  store,
-  gate,
-  feed,
-  consumers,
-  guard,
-  guards,
-}: HttpContext): FastifyPluginAsyncTypebox {
+export function consumerRoutes(context: HttpContext): Routes {
+  const { store, gate, feed, consumers, guard } = context
   const { hub } = store.opened
+  const find = (name: string) => findConsumer(consumers, name)
 
   return async (app) => {
-    const tags = ['Consumers']
     // Most requests have nothing to say but their address; an empty body is as good as `{}`.
     const parseJson = app.getDefaultJsonParser('error', 'error')
     app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
@@ -242,125 +207,6 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
     )
 
     app.post(
-      '/v1/consumers/:name/receive',
-      {
-        schema: {
-          tags,
-          summary: 'Receive readings',
-          description: 'As soon as there are any, or none after `wait`. First what is due again, then what is new.',
-          params: Named,
-          body: Type.Object(
-            {
-              max: Type.Optional(Type.Integer({ minimum: 1, maximum: maxReceive, default: 100 })),
-              wait: Type.Optional(duration('how long to wait for a reading; at most 60s')),
-            },
-            { additionalProperties: false },
-          ),
-        },
-      },
-      async (request, reply) => {
-        const { max = 100, wait = '0' } = request.body
-        const consumer = find(request.params.name)
-        if (consumer.settings.push && consumer.settings.push.disabled === null) {
-          const hint = `PATCH /v1/consumers/${consumer.name} {"push":null} makes it one that is pulled`
-          throw new Problem('consumer-pushed', 'the readings of this consumer go to its webhook', hint)
-        }
-        const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
-        if (patience > 0) guards.streaming(request.ip ?? '', reply.raw)
-        const deliveries = await consumer.receive(max, patience, closeSignal(reply, gate.grantOf(request).signal))
-        // Nobody is there to work on them: the next one gets them, as if they had not been delivered.
-        if (reply.raw.destroyed)
-          await consumer.release(
-            deliveries.map(({ id }) => id),
-            0,
-            0,
-          )
-        const list = deliveries.map(
-          ({ id, attempt, reading }) => `{"id":"${id}","attempt":${attempt},"reading":${reading}}`,
-        )
-        const { lag } = consumer.figures(Date.now())
-        return reply
-          .type('application/json; charset=utf-8')
-          .header('cache-control', 'no-store')
-          .send(`{"deliveries":[${list.join(',')}],"lag":${lag}}`)
-      },
-    )
-
-    app.post(
-      '/v1/consumers/:name/acknowledge',
-      {
-        schema: {
-          tags,
-          summary: 'Acknowledge deliveries: they are done',
-          description:
-            'By their identifiers, or everything delivered up to one of them. What was acknowledged is never delivered again.',
-          params: Named,
-          body: Type.Object(
-            { ids: Type.Optional(Ids), upTo: Type.Optional(Type.String()) },
-            { additionalProperties: false },
-          ),
-          response: { 200: Done },
-        },
-      },
-      async (request) => {
-        const { ids, upTo } = request.body
-        const consumer = find(request.params.name)
-        if ((ids === undefined) === (upTo === undefined)) {
-          throw new Problem('invalid-request', 'name the deliveries either by "ids" or by "upTo"')
-        }
-        return durable(ids ? consumer.acknowledge(ids) : consumer.acknowledgeUpTo(upTo as string))
-      },
-    )
-
-    app.post(
-      '/v1/consumers/:name/release',
-      {
-        schema: {
-          tags,
-          summary: 'Give deliveries back, to be delivered again',
-          params: Named,
-          body: Type.Object(
-            { ids: Ids, delay: Type.Optional(duration('when to deliver them again')) },
-            { additionalProperties: false },
-          ),
-          response: { 200: Done },
-        },
-      },
-      async ({ params, body }) => find(params.name).release(body.ids, readDuration('delay', body.delay ?? '0')),
-    )
-
-    app.post(
-      '/v1/consumers/:name/extend',
-      {
-        schema: {
-          tags,
-          summary: 'Keep deliveries for another `ackWait`',
-          params: Named,
-          body: Type.Object({ ids: Ids }, { additionalProperties: false }),
-          response: { 200: Done },
-        },
-      },
-      async ({ params, body }) => find(params.name).extend(body.ids),
-    )
-
-    app.post(
-      '/v1/consumers/:name/reject',
-      {
-        schema: {
-          tags,
-          summary: 'Give deliveries up: they become dead letters',
-          params: Named,
-          body: Type.Object(
-            { ids: Ids, reason: Type.Optional(Type.String({ maxLength: 1000 })) },
-            { additionalProperties: false },
-          ),
-          response: { 200: Done },
-        },
-      },
-      async ({ params, body }) => durable(find(params.name).reject(body.ids, body.reason ?? 'rejected')),
-    )
-
-    app.post(
       '/v1/consumers/:name/seek',
       {
         schema: {
@@ -390,124 +236,9 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
       },
     )
 
-    app.get(
-      '/v1/consumers/:name/attempts',
-      {
-        schema: {
-          tags,
-          summary: 'The last hundred requests of a webhook, newest first',
-          params: Named,
-          response: { 200: Type.Object({ attempts: Type.Array(Attempt) }) },
-        },
-      },
-      async ({ params }) => ({ attempts: pusherOf(params.name).attempts() }),
-    )
-
-    app.post(
-      '/v1/consumers/:name/test',
-      {
-        schema: {
-          tags,
-          summary: 'Send a signed test to the webhook',
-          description:
-            'One request `{"type":"test"}`, in whatever state the webhook is. What came of it is the answer.',
-          params: Named,
-          response: { 200: Type.Pick(Attempt, ['at', 'status', 'durationMillis', 'error']) },
-        },
-      },
-      async ({ params }) => pusherOf(params.name).test(),
-    )
-
-    app.get(
-      '/v1/consumers/:name/dead-letters',
-      {
-        schema: {
-          tags,
-          summary: 'List the readings that a consumer gave up, in the order of the log',
-          params: Named,
-          querystring: Type.Object({
-            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
-            cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
-          }),
-          response: {
-            200: Type.Object({ deadLetters: Type.Array(Letter), next: Type.Union([Type.String(), Type.Null()]) }),
-          },
-        },
-      },
-      async (request, reply) => {
-        const { limit = 100, cursor } = request.query
-        const consumer = find(request.params.name)
-        // What was given up a moment ago is on its way to the table.
-        await durable(consumer.keep())
-        const after = cursor === undefined ? 0 : letterOffset(cursor)
-        const letters = await store.deadLetters({ consumer: consumer.name, after, limit: limit + 1 })
-        const following = letters[limit]
-        const next = following ? String(following.offset) : null
-        if (next !== null) reply.header('link', nextLink(request.url, next))
-        return { deadLetters: letters.slice(0, limit).map(showLetter), next }
-      },
-    )
-
-    app.post(
-      '/v1/consumers/:name/dead-letters/redrive',
-      {
-        schema: {
-          tags,
-          summary: 'Deliver dead letters again',
-          description: 'Those named, or all. One whose reading the log no longer holds stays: its copy is in the list.',
-          params: Named,
-          body: Type.Object({ ids: Type.Optional(Ids) }, { additionalProperties: false }),
-          response: { 200: Type.Object({ redriven: Type.Integer(), gone: Type.Integer() }) },
-        },
-      },
-      async ({ params, body }) => durable(find(params.name).redrive(body.ids?.map(letterOffset) ?? null)),
-    )
-
-    app.delete(
-      '/v1/consumers/:name/dead-letters',
-      {
-        schema: {
-          tags,
-          summary: 'Delete all dead letters of a consumer',
-          params: Named,
-          response: { 200: Type.Object({ deleted: Type.Integer() }) },
-        },
-      },
-      async ({ params }) => ({ deleted: await durable(find(params.name).discard(null)) }),
-    )
-
-    app.delete(
-      '/v1/consumers/:name/dead-letters/:id',
-      {
-        schema: {
-          tags,
-          summary: 'Delete a dead letter',
-          params: Type.Object({ ...Named.properties, id: Type.String() }),
-          response: { 204: Type.Null() },
-        },
-      },
-      async ({ params }, reply) => {
-        const deleted = await durable(find(params.name).discard([letterOffset(params.id)]))
-        if (deleted === 0) throw new Problem('unknown-dead-letter', `the consumer has no dead letter "${params.id}"`)
-        return reply.code(204).send(null)
-      },
-    )
-  }
-
-  function find(name: string): Consumer {
-    const consumer = consumers.get(name)
-    if (consumer) return consumer
-    throw new Problem('unknown-consumer', `there is no consumer "${name}"`, `PUT /v1/consumers/${name} creates it`)
-  }
-
-  function pusherOf(name: string): Pusher {
-    const pusher = consumers.pusher(find(name).name)
-    if (pusher) return pusher
-    throw new Problem(
-      'consumer-pulled',
-      'the consumer has no webhook',
-      `PATCH /v1/consumers/${name} {"push":{"url":…}}`,
-    )
+    await app.register(deliveryRoutes(context))
+    await app.register(deadLetterRoutes(context))
+    await app.register(webhookRoutes(context))
   }
 
   /** `push` is read with regard to the one before it, so that a change of its batch keeps its secrets. */
@@ -566,20 +297,4 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
 function devicesOf({ device }: ConsumerSettings['filter']): string[] {
   const patterns = readList(device)
   return patterns.length > 0 ? patterns : ['*']
-}
-
-function letterOffset(id: string): number {
-  if (/^\d{1,15}$/.test(id)) return Number(id)
-  throw new Problem('invalid-request', `"${id}" is no dead letter's id`)
-}
-
-function showLetter({ offset, reading, ...letter }: DeadLetter): Static<typeof Letter> {
-  return { id: String(offset), ...letter, reading: JSON.parse(reading) as Record<string, unknown> }
-}
-
-/** What is kept nowhere may not be answered as done. */
-function durable<T>(kept: Promise<T>): Promise<T> {
-  return kept.catch((error: Error) => {
-    throw error instanceof Problem ? error : new Problem('stopping', error.message)
-  })
 }

@@ -1,4 +1,6 @@
 import type { Duplex } from 'node:stream'
+import type { Static, TSchema } from '@sinclair/typebox'
+import type { FastifyPluginAsync, FastifyTypeProvider, RawServerDefault } from 'fastify'
 import type { Sink } from '../../devices/sink.ts'
 import type { TimeWindow } from '../../devices/time.ts'
 import type { Router } from '../../devices/topics.ts'
@@ -39,3 +41,12 @@ export interface HttpOptions {
 export interface HttpContext extends HttpOptions {
   gate: Gate
 }
+
+/** The schema of an address is also the type of what it takes and gives. */
+export interface SchemaTypes extends FastifyTypeProvider {
+  validator: this['schema'] extends TSchema ? Static<this['schema']> : unknown
+  serializer: this['schema'] extends TSchema ? Static<this['schema']> : unknown
+}
+
+/** The addresses of one room, for the server to take in. */
+export type Routes = FastifyPluginAsync<Record<never, never>, RawServerDefault, SchemaTypes>

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
 import type { DeviceSummary } from '../store/store.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 import { nextLink, readList } from './parameters.ts'
 
 const Device = Type.Object({
@@ -25,7 +25,7 @@ const defaultLimit = 1000
 const Limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: defaultLimit }))
 
 /** Devices and the latest values. Pages follow the names, so a cursor is the last name of a page. */
-export function deviceRoutes({ store, gate, isOnline }: HttpContext): FastifyPluginAsyncTypebox {
+export function deviceRoutes({ store, gate, isOnline }: HttpContext): Routes {
   const withPresence = (summary: DeviceSummary) => ({
     device: summary.device,
     online: isOnline(summary.device),

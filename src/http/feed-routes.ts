@@ -1,11 +1,11 @@
 import { Readable } from 'node:stream'
-import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { readPlace, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 import { guardSocket } from './guarded-server.ts'
 import { abortOn, closeSignal, readList } from './parameters.ts'
 import { problemType } from './problem.ts'
@@ -45,7 +45,7 @@ const Query = Type.Object({
 type Query = Static<typeof Query>
 
 /** The log as a feed: five ways to ask, one cursor. Each way is a few lines over `read` or `follow`. */
-export function feedRoutes({ store, gate, feed, guards }: HttpContext): FastifyPluginAsyncTypebox {
+export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
   const { hub } = store.opened
   const cursor = (page: { next: number }) => writeCursor(hub, page.next)
 

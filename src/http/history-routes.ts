@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { type FastifyPluginAsyncTypebox, type Static, Type } from '@fastify/type-provider-typebox'
+import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
 import { isTimezone } from '../history/intervals.ts'
@@ -16,7 +16,7 @@ import {
   writePosition,
 } from '../history/query.ts'
 import { parseDuration } from '../units.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 import { unknownDevice } from './device-routes.ts'
 import { nextLink, readChoice, readChoices, readList, readTimeParameter } from './parameters.ts'
 
@@ -58,7 +58,7 @@ const mediaTypes: Record<Format, string> = {
 }
 
 /** History of one device: raw readings or aggregates, in pages or as a stream. */
-export function historyRoutes({ store, gate, guards }: HttpContext): FastifyPluginAsyncTypebox {
+export function historyRoutes({ store, gate, guards }: HttpContext): Routes {
   return async (app) => {
     app.get(
       '/v1/devices/:device/telemetry',

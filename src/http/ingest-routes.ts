@@ -1,10 +1,10 @@
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
 import { collapse, decode, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
 import { type Delivery, emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { writeCursor } from '../cursor.ts'
 import { Problem } from '../errors.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 
 const Accepted = Type.Object(
   {
@@ -30,7 +30,7 @@ the arrival.`
 /** How long a request waits for its commit before it is told that the hub cannot store. */
 const commitTimeoutMillis = 30_000
 
-export function ingestRoutes({ store, gate, sink, window, failure }: HttpContext): FastifyPluginAsyncTypebox {
+export function ingestRoutes({ store, gate, sink, window, failure }: HttpContext): Routes {
   return async (app) => {
     // Whatever a client calls its body, it is read as text: `curl -d` says it sends a form.
     app.removeAllContentTypeParsers()

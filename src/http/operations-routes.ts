@@ -1,11 +1,11 @@
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
 import { Problem } from '../errors.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 
 const Status = Type.Object({ status: Type.String(), version: Type.String() })
 
 /** What those ask who run the hub. */
-export function operationsRoutes({ version, failure, feed, metrics }: HttpContext): FastifyPluginAsyncTypebox {
+export function operationsRoutes({ version, failure, feed, metrics }: HttpContext): Routes {
   return async (app) => {
     app.get(
       '/healthz',

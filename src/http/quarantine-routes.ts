@@ -1,11 +1,11 @@
 import { isUtf8 } from 'node:buffer'
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
 import { decode as decodeWith, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../../devices/reading.ts'
 import { emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { Problem } from '../errors.ts'
 import type { Quarantined } from '../store/store.ts'
-import type { HttpContext } from './context.ts'
+import type { HttpContext, Routes } from './context.ts'
 import { nextLink } from './parameters.ts'
 
 const Entry = Type.Object({
@@ -20,7 +20,7 @@ const Entry = Type.Object({
 const Id = Type.Object({ id: Type.Integer({ minimum: 1 }) })
 
 /** What could not be read: listed, fed in again, deleted. */
-export function quarantineRoutes({ store, sink, window, route }: HttpContext): FastifyPluginAsyncTypebox {
+export function quarantineRoutes({ store, sink, window, route }: HttpContext): Routes {
   return async (app) => {
     app.get(
       '/v1/quarantine',

@@ -1,14 +1,14 @@
 import type { SecureContextOptions } from 'node:tls'
 import cors from '@fastify/cors'
-import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
 import fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { createWebSocketStream } from 'ws'
 import { Problem } from '../errors.ts'
 import { accessRoutes } from './access-routes.ts'
+import { lateCompilers } from './compilers.ts'
 import { consumerRoutes } from './consumer-routes.ts'
-import type { HttpContext, HttpOptions } from './context.ts'
+import type { HttpContext, HttpOptions, SchemaTypes } from './context.ts'
 import { deviceRoutes } from './device-routes.ts'
 import { feedRoutes } from './feed-routes.ts'
 import { openGate } from './gate.ts'
@@ -38,12 +38,13 @@ export async function createHttpServer(
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
+    schemaController: lateCompilers,
   }
   // Fastify has a type of its own for each kind of server; no route here knows the difference.
   const served = (
     tls ? { ...options, https: { ...guardedOptions(guards).http, ...tls } } : options
   ) as FastifyServerOptions
-  const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
+  const app = fastify(served).withTypeProvider<SchemaTypes>()
   guardServer(app as unknown as FastifyInstance, guards)
   answerProblems(app as unknown as FastifyInstance, given.failure, guards.limits.maxBodySize)
   setSecurityHeaders(app as unknown as FastifyInstance)
