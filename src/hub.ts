@@ -77,6 +77,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     failure = status.failure
   })
 
+  store.onDamage((what) => log.error(`${what}: restore a backup`))
   store.onDeath((reason) => {
     // Half a hub would take messages in that it cannot answer for. A supervisor starts a whole one.
     log.fatal(`${reason}: the hub ends`)

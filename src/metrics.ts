@@ -81,6 +81,12 @@ const figures: Figure[] = [
     'Readings that wait in memory to be sealed in blocks',
     ({ store }) => store?.unsealed,
   ],
+  [
+    'gauge',
+    'hub_damaged_blocks',
+    'Blocks of history that were found damaged since the start, and passed over',
+    ({ store }) => store?.damagedBlocks,
+  ],
   ['gauge', 'hub_quarantine_entries', 'Entries in the quarantine', ({ store }) => store?.quarantined],
   [
     'counter',

@@ -1,8 +1,16 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { copyFileSync, readFileSync } from 'node:fs'
+import Database from 'better-sqlite3'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { type HubProcess, readWholeFeed, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
+import {
+  type HubProcess,
+  readWholeFeed,
+  readWholeHistory,
+  startHubProcess,
+  temporaryFolder,
+  waitFor,
+} from './hub-process.ts'
 
 const devices = 8
 
@@ -157,19 +165,88 @@ describe.skipIf(!strace)('the order of sync and acknowledgement (skipped where t
   })
 })
 
-function spawnStrace(pid: number, file: string) {
-  const child = spawn('strace', [
-    '-f',
-    '-qq',
-    '-e',
-    'trace=fsync,fdatasync,write,writev,sendto',
-    '-e',
-    'signal=none',
-    '-o',
-    file,
-    '-p',
-    String(pid),
-  ])
+describe.skipIf(!strace)('a sync that fails (skipped where there is no strace)', () => {
+  test('acknowledges nothing and shows nothing; then all of it is there once, for history, the feed and who follows it', async () => {
+    const hub = await startHubProcess()
+    const post = (device: string, n: number) => {
+      const body = JSON.stringify([{ device, ts: 1_700_000_000_000 + n, n }])
+      return fetch(`${hub.http}/v1/telemetry`, { method: 'POST', body })
+    }
+    expect((await post('f', 0)).status).toBe(200)
+    const followed: number[] = []
+    const following = await fetch(`${hub.http}/v1/feed?after=earliest`, { headers: { accept: 'application/x-ndjson' } })
+    const reading = (async () => {
+      let rest = ''
+      for await (const piece of following.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+        const lines = (rest + piece).split('\n')
+        rest = lines.pop() as string
+        for (const line of lines) if (line.includes('"values"')) followed.push(JSON.parse(line).values.n)
+      }
+    })().catch(() => {})
+    const client = await connectAsync(hub.mqtt, { keepalive: 0 })
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+
+    const failing = spawnStrace(hub.pid, `${hub.folder}/trace`, 'inject=fsync,fdatasync:error=EIO')
+    await failing.attached
+    let acknowledged = 0
+    // A device that is new, one that is not, and what cannot be read.
+    const messages = [
+      ['devices/new/telemetry', '{"ts":1700000000001,"n":1}'],
+      ['devices/f/telemetry', '{"ts":1700000000002,"n":2}'],
+      ['devices/f/telemetry', 'what is this?'],
+    ] as const
+    const open = messages.map(([topic, payload]) =>
+      client.publishAsync(topic, payload, { qos: 1 }).then(() => acknowledged++),
+    )
+    await waitFor(async () => (await fetch(`${hub.http}/readyz`)).status === 503)
+    expect((await readWholeFeed(hub)).map(({ values }) => values.n)).toEqual([0])
+    expect((await readWholeHistory(hub, 'f')).map(({ values }) => values.n)).toEqual([0])
+    expect((await fetch(`${hub.http}/v1/devices/new`)).status).toBe(404)
+    expect(await hub.get('/v1/latest?metrics=n')).toMatchObject({
+      devices: [{ device: 'f', values: { n: { value: 0 } } }],
+    })
+    expect(acknowledged).toBe(0)
+    await failing.stop()
+
+    await Promise.all(open)
+    await waitFor(async () => (await fetch(`${hub.http}/readyz`)).status === 200)
+    expect((await post('f', 3)).status).toBe(200)
+    await waitFor(() => followed.length >= 4)
+    expect(followed).toEqual([0, 1, 2, 3])
+    await hub.kill('SIGKILL')
+    await reading
+    const again = await startHubProcess({ folder: hub.folder })
+    expect((await readWholeFeed(again)).map(({ values }) => values.n)).toEqual([0, 1, 2, 3])
+    expect((await readWholeHistory(again, 'f')).map(({ values }) => values.n)).toEqual([0, 2, 3])
+    expect((await again.get<{ entries: unknown[] }>('/v1/quarantine')).entries).toHaveLength(1)
+  })
+})
+
+test('what a killed hub left in the write-ahead log is in the database before the next one answers', async () => {
+  const hub = await startHubProcess()
+  const body = '[{"device":"k","ts":1700000000000,"n":1}]'
+  expect((await fetch(`${hub.http}/v1/telemetry`, { method: 'POST', body })).status).toBe(200)
+  await hub.kill('SIGKILL')
+  // The file by itself, as a power cut would leave it that took all that was never synced.
+  const readings = async () => {
+    const copy = `${await temporaryFolder()}/hub.db`
+    copyFileSync(`${hub.folder}/hub.db`, copy)
+    const db = new Database(copy)
+    try {
+      return db.prepare('SELECT total(count) FROM log').pluck().get()
+    } finally {
+      db.close()
+    }
+  }
+  expect(await readings()).toBe(0)
+  const again = await startHubProcess({ folder: hub.folder })
+  expect(await readings()).toBe(1)
+  const answer = await fetch(`${again.http}/v1/telemetry`, { method: 'POST', body })
+  expect(await answer.json()).toMatchObject({ accepted: 0, duplicates: 1 })
+})
+
+function spawnStrace(pid: number, file: string, what = 'trace=fsync,fdatasync,write,writev,sendto') {
+  const child = spawn('strace', ['-f', '-qq', '-e', what, '-e', 'signal=none', '-o', file, '-p', String(pid)])
   return {
     attached: waitFor(() => readFileSync(`/proc/${pid}/status`, 'utf8').match(/TracerPid:\s*[1-9]/)),
     async stop() {

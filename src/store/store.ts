@@ -184,6 +184,8 @@ export interface StoreFigures {
   metrics: number
   /** Readings in memory that wait to be sealed; the log holds them too. */
   unsealed: number
+  /** Parts of history that were found damaged since the start, and passed over. */
+  damagedBlocks: number
   quarantined: number
   quarantineDropped: number
   logBytes: number
@@ -227,6 +229,8 @@ export interface Store {
   audited(query: { before: number | null; limit: number }): Promise<(AuditEntry & { id: number })[]>
   figures(): Promise<StoreFigures>
   onStatus(listener: (status: StoreStatus) => void): void
+  /** A part of history cannot be read; it is passed over where that is harmless. */
+  onDamage(listener: (what: string) => void): void
   /** Another process has changed the credentials. */
   onCredentials(listener: (credentials: KeptCredential[]) => void): void
   /** A part of the store has ended by itself. Nothing more will be stored or answered: the process should end. */

@@ -2,14 +2,57 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
+import type { Reading } from '../../devices/reading.ts'
+import { emptyDelivery } from '../../devices/sink.ts'
+import { createDictionary } from '../../src/dictionary.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import type { Store } from '../../src/store/store.ts'
+import { createWriter } from '../../src/writer.ts'
 import { storeContract } from '../contracts/store.ts'
-import { temporaryFolder } from '../hub-process.ts'
+import { temporaryFolder, waitFor } from '../hub-process.ts'
 
 const open = (folder: string) => openSqliteStore({ folder, durability: 'fsync' })
 
 describe('the store in SQLite', () => {
   storeContract(open, temporaryFolder)
+
+  test('a damaged block is told, and keeps nobody from pushing, late readings among them', async () => {
+    const folder = await temporaryFolder()
+    const t0 = 1_700_000_000_000
+    const push = async (store: Store, readings: Reading[]) => {
+      const writer = createWriter(store, createDictionary(store.opened), () => {})
+      const outcome = await new Promise((resolve) => writer.accept({ ...emptyDelivery('test'), readings }, resolve))
+      await writer.close()
+      return outcome
+    }
+    const readings = (from: number, count: number): Reading[] =>
+      Array.from({ length: count }, (_, i) => ({ device: 'd', ts: t0 + from + i, metrics: ['n'], values: [from + i] }))
+    let store = await open(folder)
+    await push(store, readings(0, 5000))
+    await waitFor(async () => (await store.figures()).unsealed === 0)
+    await store.close()
+    const db = new Database(join(folder, 'hub.db'))
+    const [block] = db.prepare('SELECT id, data FROM blocks').all() as { id: number; data: Buffer }[]
+    const { id, data } = block as { id: number; data: Buffer }
+    data[data.length >> 1] = (data[data.length >> 1] as number) ^ 0xff
+    db.prepare('UPDATE blocks SET data = ? WHERE id = ?').run(data, id)
+    db.close()
+
+    store = await open(folder)
+    const told: string[] = []
+    const failures: unknown[] = []
+    store.onDamage((what) => told.push(what))
+    store.onStatus(({ failure }) => failures.push(failure))
+    const late: Reading = { device: 'd', ts: t0 + 17, metrics: ['n'], values: [-1] }
+    expect(await push(store, [late, ...readings(10_000, 3)])).toMatchObject({ failure: null, accepted: 4 })
+    // Heads of this device that are sealed from now on have the damaged block among those to be merged with.
+    for (let i = 1; i <= 10; i++) await push(store, readings(20_000 * i, 4500))
+    await waitFor(async () => (await store.figures()).unsealed < 4096)
+    expect(told).toEqual([expect.stringContaining(`block ${id} of history cannot be read`)])
+    expect((await store.figures()).damagedBlocks).toBe(1)
+    expect(failures).toEqual([])
+    await store.close()
+  })
 
   test('says what to do about a folder that another hub uses', async () => {
     const folder = await temporaryFolder()

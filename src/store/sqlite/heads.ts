@@ -6,6 +6,7 @@ import { createRecordReader, type RecordReader } from '../record.ts'
 import type { Batch } from '../store.ts'
 import { appendToHead, createHead, type Head, headHolds, noteSeen, restoreLatest } from './head.ts'
 import { createSealedSearch, type SealedSearch } from './sealed-search.ts'
+import type { StoredBlocks } from './stored-blocks.ts'
 
 /** All devices of the hub as the store thread sees them, made from the file when it opens. */
 export interface Heads {
@@ -14,8 +15,9 @@ export interface Heads {
   readonly metrics: Map<number, string>
   /** The heads that hold readings, in the order of their `firstOffset`. */
   readonly open: Map<number, Head>
-  /** Readings in all heads. */
+  /** Readings in all heads, and what they take in memory. */
   unsealed: number
+  bytes: number
   /** One past the last offset of the log. */
   end: number
   readonly sealed: SealedSearch
@@ -49,15 +51,16 @@ export function checkCommit({ offset, data, crc }: CommitRow): void {
 }
 
 /** Reads the dictionary, then goes through the log from where sealing had come to. */
-export function loadHeads(db: Database.Database): Heads {
+export function loadHeads(db: Database.Database, blocks: StoredBlocks): Heads {
   const heads: Heads = {
     byId: new Map(),
     byName: new Map(),
     metrics: new Map(),
     open: new Map(),
     unsealed: 0,
+    bytes: 0,
     end: 1,
-    sealed: createSealedSearch(db),
+    sealed: createSealedSearch(db, blocks),
   }
   for (const row of db.prepare<[], { id: number; name: string }>('SELECT id, name FROM metrics').iterate()) {
     heads.metrics.set(row.id, row.name)
@@ -108,8 +111,10 @@ function headOf(heads: Heads, device: number): Head {
 }
 
 function append(heads: Heads, head: Head, record: RecordReader, offset: number): void {
-  if (head.times.length === 0) heads.open.set(head.device, head)
+  if (head.rows === 0) heads.open.set(head.device, head)
+  const before = head.bytes
   appendToHead(head, record, offset)
+  heads.bytes += head.bytes - before
   heads.unsealed++
 }
 

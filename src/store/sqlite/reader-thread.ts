@@ -1,4 +1,5 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import type { Millis } from '../../../devices/reading.ts'
 import { type BucketPage, readBuckets } from '../../history/buckets.ts'
 import { encodePage } from '../../history/encode.ts'
 import { createIntervals } from '../../history/intervals.ts'
@@ -10,7 +11,7 @@ import { decodeBlock, readDirectory } from '../block.ts'
 import type { Rows } from '../columns.ts'
 import { createEntryReader, isFullPage, type Names } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
-import type { LogPage, LogQuery } from '../store.ts'
+import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
 import { type CommitRow, checkCommit } from './heads.ts'
 import { openForReading } from './schema.ts'
@@ -54,6 +55,9 @@ function openReader({ path }: ReaderOptions) {
     `SELECT "offset", count, data, crc FROM log
      WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) AND "offset" < ? ORDER BY "offset"`,
   )
+  const offsetAt = db
+    .prepare<[number], number>('SELECT "offset" FROM log WHERE received >= ? ORDER BY "offset" LIMIT 1')
+    .pluck()
   const oldest = db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck()
   const begin = db.prepare('BEGIN')
   const end = db.prepare('COMMIT')
@@ -207,7 +211,12 @@ function openReader({ path }: ReaderOptions) {
     })
   }
 
-  return { history, readLog, close: () => void db.close() }
+  return {
+    history,
+    readLog,
+    offsetAt: ({ time }: { time: Millis }): Offset | null => offsetAt.get(time) ?? null,
+    close: () => void db.close(),
+  }
 }
 
 export type ReaderMethods = ReturnType<typeof openReader>
@@ -222,6 +231,7 @@ function serveReader(port: MessagePort, options: ReaderOptions): void {
   const methods: ReaderMethods = {
     history: (argument) => open().history(argument),
     readLog: (query) => open().readLog(query),
+    offsetAt: (argument) => open().offsetAt(argument),
     close: () => reader?.close(),
   }
   serveCalls(port, methods)

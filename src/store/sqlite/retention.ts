@@ -1,5 +1,6 @@
 import type Database from 'better-sqlite3'
 import type { Millis } from '../../../devices/reading.ts'
+import type { Head } from './head.ts'
 import type { Heads } from './heads.ts'
 
 export interface Forgetting {
@@ -16,8 +17,8 @@ const sliceRows = 200
 const slicePages = 1000
 
 /**
- * Forgets what is beyond the limits, a little at a time. The size of the log is counted, not measured: the count is
- * kept with every slice, and what a crash takes of it is less than the log grows between two slices.
+ * Forgets what is beyond the limits, a little at a time. The size of the log is counted, not measured: how much it was up
+ * to which place is kept with every slice, and a start counts what came after.
  */
 export function createRetention(db: Database.Database, heads: Heads) {
   const oldestRows = db.prepare<[number], { offset: number; count: number; received: number; size: number }>(
@@ -25,14 +26,29 @@ export function createRetention(db: Database.Database, heads: Heads) {
   )
   const deleteLog = db.prepare('DELETE FROM log WHERE "offset" < ?')
   const deleteBlocks = db.prepare('DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE last_ts < ? LIMIT ?)')
-  const keepSize = db.prepare("INSERT OR REPLACE INTO hub (key, value) VALUES ('log_bytes', ?)")
-  let logBytes = db.prepare<[], number>("SELECT value FROM hub WHERE key = 'log_bytes'").pluck().get() ?? 0
+  const kept = db.prepare<[string], number>('SELECT value FROM hub WHERE key = ?').pluck()
+  const keep = db.prepare('INSERT OR REPLACE INTO hub (key, value) VALUES (?, ?)')
+  const sizeFrom = db.prepare<[number], number>('SELECT total(length(data)) FROM log WHERE "offset" >= ?').pluck()
+  const counted = kept.get('log_counted')
+  let logBytes = (counted === undefined ? 0 : (kept.get('log_bytes') ?? 0)) + (sizeFrom.get(counted ?? 0) ?? 0)
+
+  /** A head that keeps something from being forgotten: it lives from the log, and history has it where no block is. */
+  function dueHead({ logBefore, logBytes: maxBytes, historyBefore }: Forgetting): Head | undefined {
+    const oldest = heads.open.values().next().value
+    const [first] = oldestRows.all(1)
+    if (oldest && first && first.offset + first.count > oldest.firstOffset) {
+      if (first.received < logBefore || logBytes > maxBytes) return oldest
+    }
+    for (const head of heads.open.values()) if (head.maxTs < historyBefore) return head
+    return undefined
+  }
 
   const slice = db.transaction((limits: Forgetting): boolean => {
     const logRows = forgetLog(limits)
     const blocks = limits.historyBefore > 0 ? deleteBlocks.run(limits.historyBefore, sliceRows).changes : 0
     if (blocks > 0) heads.sealed.forget()
-    keepSize.run(logBytes)
+    keep.run('log_bytes', logBytes)
+    keep.run('log_counted', heads.end)
     return logRows + blocks > 0
   })
 
@@ -56,6 +72,7 @@ export function createRetention(db: Database.Database, heads: Heads) {
     appended(bytes: number): void {
       logBytes += bytes
     },
+    dueHead,
     /** False: nothing is left to forget. */
     forgetSlice(limits: Forgetting): boolean {
       const more = slice(limits)

@@ -36,9 +36,11 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   })
   const listeners: ((status: StoreStatus) => void)[] = []
   const doorkeepers: ((credentials: KeptCredential[]) => void)[] = []
+  const surveyors: ((what: string) => void)[] = []
   const write = createCaller<WriterMethods>(writer, (given) => {
     const notice = given as WriterNotice
     if ('credentials' in notice) for (const listener of doorkeepers) listener(notice.credentials)
+    else if ('damage' in notice) for (const listener of surveyors) listener(notice.damage)
     else for (const listener of listeners) listener(notice)
   })
   const opened = await write.call('opened', undefined).catch((error: Error) => {
@@ -97,7 +99,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     quarantined: (id) => write.call('quarantined', { id }),
     removeQuarantined: (id) => write.call('removeQuarantined', { id }),
     deadLetters: (query) => write.call('deadLetters', query),
-    offsetAt: (time) => write.call('offsetAt', { time }),
+    offsetAt: async (time) => read().call('offsetAt', { time }),
     saveCredential: (credential, by) => write.call('saveCredential', { credential, by }),
     removeCredential: (id, by) => write.call('removeCredential', { id, by }),
     touchCredentials: (used) => write.call('touchCredentials', { used }),
@@ -107,6 +109,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     figures: () => write.call('figures', undefined),
     onCredentials: (listener) => void doorkeepers.push(listener),
     onStatus: (listener) => void listeners.push(listener),
+    onDamage: (listener) => void surveyors.push(listener),
     onDeath: (listener) => void mourners.push(listener),
     close() {
       closing ??= close()
