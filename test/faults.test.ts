@@ -116,6 +116,8 @@ describe('a disk that lost or changed what was written', () => {
           else next = body.next ? `${path}&cursor=${body.next}` : null
         }
       }
+      const latest = await fetch(`${again.http}/v1/devices/${device}/telemetry/latest`)
+      expect(await latest.json()).toMatchObject({ values: { n: { value: 29_999 }, text: { value: 'reading 29999' } } })
       await again.kill('SIGKILL')
       for (const rest of ['-wal', '-shm']) spawnSync('rm', ['-f', `${path}${rest}`])
     }

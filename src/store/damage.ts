@@ -20,6 +20,12 @@ export function isDamage(error: unknown): boolean {
   return message.startsWith(prefix) || code.startsWith('SQLITE_CORRUPT') || message.includes('disk image is malformed')
 }
 
+/** The checksum of a row: of its fields, and of the blob among them. */
+export function sumOfRow(fields: readonly (number | string | null)[], blob?: Uint8Array): number {
+  const sum = crc32(JSON.stringify(fields))
+  return blob ? crc32(blob, sum) : sum
+}
+
 const sumBytes = 4
 
 /** The bytes with their checksum behind them. */

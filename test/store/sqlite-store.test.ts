@@ -13,20 +13,21 @@ import { temporaryFolder, waitFor } from '../hub-process.ts'
 
 const open = (folder: string) => openSqliteStore({ folder, durability: 'fsync' })
 
+const t0 = 1_700_000_000_000
+const push = async (store: Store, readings: Reading[]) => {
+  const writer = createWriter(store, createDictionary(store.opened), () => {})
+  const outcome = await new Promise((resolve) => writer.accept({ ...emptyDelivery('test'), readings }, resolve))
+  await writer.close()
+  return outcome
+}
+const readings = (from: number, count: number): Reading[] =>
+  Array.from({ length: count }, (_, i) => ({ device: 'd', ts: t0 + from + i, metrics: ['n'], values: [from + i] }))
+
 describe('the store in SQLite', () => {
   storeContract(open, temporaryFolder)
 
   test('a damaged block is told, and keeps nobody from pushing, late readings among them', async () => {
     const folder = await temporaryFolder()
-    const t0 = 1_700_000_000_000
-    const push = async (store: Store, readings: Reading[]) => {
-      const writer = createWriter(store, createDictionary(store.opened), () => {})
-      const outcome = await new Promise((resolve) => writer.accept({ ...emptyDelivery('test'), readings }, resolve))
-      await writer.close()
-      return outcome
-    }
-    const readings = (from: number, count: number): Reading[] =>
-      Array.from({ length: count }, (_, i) => ({ device: 'd', ts: t0 + from + i, metrics: ['n'], values: [from + i] }))
     let store = await open(folder)
     await push(store, readings(0, 5000))
     await waitFor(async () => (await store.figures()).unsealed === 0)
@@ -52,6 +53,24 @@ describe('the store in SQLite', () => {
     expect((await store.figures()).damagedBlocks).toBe(1)
     expect(failures).toEqual([])
     await store.close()
+  })
+
+  test('a newest value, or a place of the log, that is not what was written is an error', async () => {
+    const harms = [
+      `UPDATE devices SET latest = replace(latest, '4999', '9999')`,
+      'UPDATE log SET count = count - 1 WHERE "offset" = 1',
+    ]
+    for (const harm of harms) {
+      const folder = await temporaryFolder()
+      const store = await open(folder)
+      await push(store, readings(0, 5000))
+      await waitFor(async () => (await store.figures()).unsealed === 0)
+      await store.close()
+      const db = new Database(join(folder, 'hub.db'))
+      expect(db.prepare(harm).run().changes).toBe(1)
+      db.close()
+      await expect(open(folder)).rejects.toThrow(/the checksum of .* is wrong.*restore a backup/)
+    }
   })
 
   test('says what to do about a folder that another hub uses', async () => {

@@ -1,10 +1,9 @@
-import { crc32 } from 'node:zlib'
 import type Database from 'better-sqlite3'
-import type { Millis, Value } from '../../../devices/reading.ts'
-import { Damaged } from '../damage.ts'
 import { createRecordReader, type RecordReader } from '../record.ts'
 import type { Batch } from '../store.ts'
+import type { DeviceRow, DictionaryTable } from './dictionary-table.ts'
 import { appendToHead, createHead, type Head, headHolds, noteSeen, restoreLatest } from './head.ts'
+import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
 import { createSealedSearch, type SealedSearch } from './sealed-search.ts'
 import type { StoredBlocks } from './stored-blocks.ts'
 
@@ -23,35 +22,8 @@ export interface Heads {
   readonly sealed: SealedSearch
 }
 
-interface DeviceRow {
-  id: number
-  name: string
-  first_seen: number
-  last_seen: number
-  max_ts: number | null
-  last_stamp: number
-  sealed_through: number
-  latest: string
-}
-
-export type LatestRow = [metric: number, ts: Millis, value: Value]
-
-/** A row of the log. */
-export interface CommitRow {
-  offset: number
-  count: number
-  data: Buffer
-  /** `null` where it was written before there were any. */
-  crc: number | null
-}
-
-/** Throws `Damaged` unless the row is what was written. */
-export function checkCommit({ offset, data, crc }: CommitRow): void {
-  if (crc !== null && crc !== crc32(data)) throw new Damaged(`the checksum of the log at ${offset} is wrong`)
-}
-
 /** Reads the dictionary, then goes through the log from where sealing had come to. */
-export function loadHeads(db: Database.Database, blocks: StoredBlocks): Heads {
+export function loadHeads(db: Database.Database, dictionary: DictionaryTable, blocks: StoredBlocks): Heads {
   const heads: Heads = {
     byId: new Map(),
     byName: new Map(),
@@ -62,14 +34,12 @@ export function loadHeads(db: Database.Database, blocks: StoredBlocks): Heads {
     end: 1,
     sealed: createSealedSearch(db, blocks),
   }
-  for (const row of db.prepare<[], { id: number; name: string }>('SELECT id, name FROM metrics').iterate()) {
-    heads.metrics.set(row.id, row.name)
-  }
-  for (const row of db.prepare<[], DeviceRow>('SELECT * FROM devices').iterate()) addDevice(heads, restoreHead(row))
+  for (const [id, name] of dictionary.metrics()) heads.metrics.set(id, name)
+  for (const row of dictionary.devices()) addDevice(heads, restoreHead(row))
   const from = db.prepare<[], number>("SELECT value FROM hub WHERE key = 'recover_from'").pluck().get() ?? 1
   const rows = db.prepare<[number], CommitRow>(
     // The row before the place may reach past it.
-    `SELECT "offset", count, data, crc FROM log
+    `SELECT ${commitColumns} FROM log
      WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) ORDER BY "offset"`,
   )
   for (const row of rows.iterate(from)) {
@@ -80,13 +50,11 @@ export function loadHeads(db: Database.Database, blocks: StoredBlocks): Heads {
   return heads
 }
 
-function restoreHead(row: DeviceRow): Head {
-  const head = createHead(row.id, row.name, row.first_seen)
-  head.lastSeen = row.last_seen
-  head.lastStamp = row.last_stamp
-  head.sealedThrough = row.sealed_through
-  if (row.max_ts !== null) head.maxTs = head.sealedMaxTs = row.max_ts
-  for (const [metric, ts, value] of JSON.parse(row.latest) as LatestRow[]) restoreLatest(head, metric, { ts, value })
+function restoreHead({ id, name, firstSeen, lastSeen, lastStamp, sealedThrough, maxTs, latest }: DeviceRow): Head {
+  const head = createHead(id, name, firstSeen)
+  Object.assign(head, { lastSeen, lastStamp, sealedThrough })
+  if (maxTs !== null) head.maxTs = head.sealedMaxTs = maxTs
+  for (const [metric, ts, value] of latest) restoreLatest(head, metric, { ts, value })
   return head
 }
 

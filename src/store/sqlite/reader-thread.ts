@@ -13,7 +13,7 @@ import { createEntryReader, isFullPage, type Names } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
-import { type CommitRow, checkCommit } from './heads.ts'
+import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
 import { openForReading } from './schema.ts'
 
 /*
@@ -52,7 +52,7 @@ function openReader({ path }: ReaderOptions) {
   )
   const blockData = db.prepare<[number], Buffer>('SELECT data FROM blocks WHERE id = ?').pluck()
   const commits = db.prepare<[number, number], CommitRow>(
-    `SELECT "offset", count, data, crc FROM log
+    `SELECT ${commitColumns} FROM log
      WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) AND "offset" < ? ORDER BY "offset"`,
   )
   const offsetAt = db

@@ -104,6 +104,11 @@ const migrations = [
   -- Of the data; NULL in rows that are older than this column.
   ALTER TABLE log ADD COLUMN crc INTEGER;
   `,
+  `
+  -- Of the whole row, in the log too. NULL in rows that are older.
+  ALTER TABLE devices ADD COLUMN crc INTEGER;
+  UPDATE log SET crc = NULL;
+  `,
 ]
 
 /** Of the file, as this program writes it. */

@@ -1,8 +1,9 @@
 import type Database from 'better-sqlite3'
 import { encodeBlock } from '../block.ts'
 import { concatRows, type Rows, sortRows } from '../columns.ts'
+import type { DictionaryTable, LatestRow } from './dictionary-table.ts'
 import { clearHead, type Head, headRows } from './head.ts'
-import type { Heads, LatestRow } from './heads.ts'
+import type { Heads } from './heads.ts'
 import type { StoredBlocks } from './stored-blocks.ts'
 
 /** Rows of one head that make a block at once. Larger blocks gain little size and cost a query more to open. */
@@ -45,13 +46,15 @@ export interface Sealing {
 }
 
 /** Moves readings from heads to blocks. All of it can be lost and done again: the log still holds the readings. */
-export function createSealing(db: Database.Database, heads: Heads, blocks: StoredBlocks): Sealing {
+export function createSealing(
+  db: Database.Database,
+  heads: Heads,
+  dictionary: DictionaryTable,
+  blocks: StoredBlocks,
+): Sealing {
   const insertBlock = db.prepare(
     `INSERT INTO blocks (device, first_ts, last_ts, first_offset, last_offset, rows, tier, directory, data)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  )
-  const updateDevice = db.prepare(
-    'UPDATE devices SET last_seen = ?, max_ts = ?, last_stamp = ?, sealed_through = ?, latest = ? WHERE id = ?',
   )
   const setRecoverFrom = db.prepare("INSERT OR REPLACE INTO hub (key, value) VALUES ('recover_from', ?)")
   const newestBlocks = db.prepare<[number, number], BlockRow>(
@@ -68,17 +71,12 @@ export function createSealing(db: Database.Database, heads: Heads, blocks: Store
     const tier = rows.times.length >= maxMergedRows / blocksPerTier ? 1 : 0
     writeBlock(head.device, rows, head.firstOffset, head.lastOffset, tier)
     mergeTiers(head.device, tier)
-    const latest = Array.from(head.columns.values(), (column): LatestRow => {
-      return [column.metric, column.latest.ts, column.latest.value]
-    })
-    updateDevice.run(
-      head.lastSeen,
-      head.maxTs,
-      head.lastStamp,
-      head.lastOffset + 1,
-      JSON.stringify(latest),
-      head.device,
+    const { device: id, name, firstSeen, lastSeen, maxTs, lastStamp, lastOffset } = head
+    const latest = Array.from(
+      head.columns.values(),
+      ({ metric, latest }): LatestRow => [metric, latest.ts, latest.value],
     )
+    dictionary.put({ id, name, firstSeen, lastSeen, maxTs, lastStamp, sealedThrough: lastOffset + 1, latest })
     setRecoverFrom.run(recoverFromWithout(head))
   })
 

@@ -1,7 +1,7 @@
 import Database from 'better-sqlite3'
 import { decodeBlock, readDirectory } from '../block.ts'
 import { isDamage } from '../damage.ts'
-import { type CommitRow, checkCommit } from './heads.ts'
+import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
 import { newestVersion, UnusableFile } from './schema.ts'
 
 export interface Checked {
@@ -51,7 +51,7 @@ function checkContents(db: Database.Database): void {
   const columns = db.pragma("table_info('log')") as { name: string }[]
   // A file of before there were checksums.
   if (!columns.some(({ name }) => name === 'crc')) return
-  for (const row of db.prepare<[], CommitRow>('SELECT "offset", count, data, crc FROM log').iterate()) checkCommit(row)
+  for (const row of db.prepare<[], CommitRow>(`SELECT ${commitColumns} FROM log`).iterate()) checkCommit(row)
   for (const { directory, data } of db.prepare<[], BlockContent>('SELECT directory, data FROM blocks').iterate()) {
     decodeBlock(readDirectory(directory), data)
   }

@@ -2,6 +2,7 @@ import { closeSync, existsSync, fdatasyncSync, openSync } from 'node:fs'
 import type Database from 'better-sqlite3'
 import { createConsumerTable } from './consumers.ts'
 import { createCredentialTable } from './credentials.ts'
+import { createDictionaryTable } from './dictionary-table.ts'
 import { createHandshakes } from './handshakes.ts'
 import { loadHeads } from './heads.ts'
 import { createLogTable } from './log-table.ts'
@@ -25,6 +26,8 @@ export interface StoreFile {
   readonly db: Database.Database
   /** Throws while it cannot be read: then nobody sees what a failed commit left in memory. */
   readonly contents: Contents
+  begin(): void
+  commit(): void
   /** Undoes what is not committed, and makes all memory anew. Throws when the file cannot be read. */
   reload(): void
   /** Brings all that is committed to disk, once and for all. Throws when that cannot be done now. */
@@ -46,8 +49,12 @@ export function openStoreFile(path: string, durability: Durability, onDamage: (w
     throw error
   }
 
+  const begin = db.prepare('BEGIN IMMEDIATE')
+  const commit = db.prepare('COMMIT')
   return {
     db,
+    begin: () => void begin.run(),
+    commit: () => void commit.run(),
     get contents() {
       if (!contents) throw new Error('the database cannot be read')
       return contents
@@ -86,12 +93,14 @@ function checkpoint(db: Database.Database, mode: 'FULL' | 'TRUNCATE'): boolean {
 
 function readContents(db: Database.Database, onDamage: (what: string) => void) {
   const blocks = createStoredBlocks(db, onDamage)
-  const heads = loadHeads(db, blocks)
+  const dictionary = createDictionaryTable(db)
+  const heads = loadHeads(db, dictionary, blocks)
   return {
     blocks,
+    dictionary,
     heads,
     summaries: createSummaries(heads),
-    sealing: createSealing(db, heads, blocks),
+    sealing: createSealing(db, heads, dictionary, blocks),
     log: createLogTable(db),
     handshakes: createHandshakes(db),
     consumers: createConsumerTable(db),

@@ -80,14 +80,14 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     const count = heads.end - first
     const records = batch.records && taken.dropped.length > 0 ? withoutRecords(batch.records, taken.dropped) : null
     const stored = records ?? batch.records
-    contents.log.begin()
-    contents.log.name(batch)
+    file.begin()
+    contents.dictionary.add(batch)
     if (stored && count > 0) contents.log.append(first, count, batch.received, stored)
     contents.handshakes.write(batch.handshakes)
     contents.quarantine.write(batch.quarantine)
     contents.consumers.write(batch.consumers)
     contents.notes.write(batch.notes)
-    contents.log.commit()
+    file.commit()
     for (const head of taken.full) contents.sealing.full(head)
     if (stored && count > 0) contents.retention.appended(stored.length)
     return { first, count, duplicates: taken.duplicates, records }
