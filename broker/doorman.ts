@@ -7,6 +7,8 @@ interface Knock {
   clientId: string
   username: string
   password: string
+  /** Whether the client has hung up. */
+  gone(): boolean
 }
 
 /** Why a client is not let in; the return code is one of MQTT 3.1.1 §3.2.2.3. */

@@ -137,7 +137,11 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       if (problem) return done(new Error(problem))
       const limit = topicLimit(topic, limits)
       if (limit) return done(new LimitReached(limit, `a topic is beyond ${limit}, which is ${limits[limit]}`))
-      if (!mayPublish(visitorOf(client), topic)) return done(new Error(`not allowed to publish to ${topic}`))
+      const visitor = visitorOf(client)
+      // Nobody speaks for a credential that is no longer good, a will neither.
+      if (visitor.signal.aborted || !mayPublish(visitor, topic)) {
+        return done(new Error(`not allowed to publish to ${topic}`))
+      }
       const found = routes.get(topic)
       const delivery = emptyDelivery(topic, found ? deviceOf(client, found) : '')
       const isNew = !client || qos !== 2 || !messageId || begin(client, messageId, topic, packet.payload, delivery)

@@ -34,7 +34,7 @@ export function createReception(options: ReceptionOptions) {
     const problem = failure() === null ? connectProblem(connect) : refusal('nothing can be stored', serverUnavailable)
     if (problem) return problem
     const peer = peers.get(client) as Peer
-    const visitor = await doorman.admit({ peer, clientId: client.id, username, password })
+    const visitor = await doorman.admit({ peer, clientId: client.id, username, password, gone: () => hasGone(client) })
     if ('reason' in visitor) return refusal(visitor.reason, visitor.returnCode)
     const owner = ownerOf(client.id)
     if (owner !== null && owner !== visitor.identity) {
@@ -79,6 +79,11 @@ export function createReception(options: ReceptionOptions) {
     admit: (client: Client, username: string, password: string): Promise<AuthenticateError | null> =>
       admit(client, username, password).catch((error: Error) => refusal(error.message, serverUnavailable)),
   }
+}
+
+/** Nothing is read while a client is being let in, so the end of what it sends is known to the stream alone. */
+function hasGone({ closed, conn }: Client): boolean {
+  return closed || (conn as unknown as { _readableState: { ended: boolean } })._readableState.ended
 }
 
 function connectProblem({ clientId, clean }: ConnectPacket): AuthenticateError | null {

@@ -57,6 +57,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   const access = createAccess({
     kept: store.opened.credentials,
     loopbackOnly,
+    networkOf,
     save: store.saveCredential,
     remove: store.removeCredential,
     touch: store.touchCredentials,

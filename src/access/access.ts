@@ -1,9 +1,18 @@
 import type { Millis } from '../../devices/reading.ts'
+import { Problem } from '../errors.ts'
 import type { AuditEntry, KeptCredential } from '../store/store.ts'
 import { createAttempts } from './attempts.ts'
-import { type Credential, fromKept, type GivenCredential, makeCredential, toKept } from './credential.ts'
+import {
+  type Credential,
+  fromKept,
+  type GivenCredential,
+  makeCredential,
+  maxCredentials,
+  toKept,
+} from './credential.ts'
 import { type Grant, grantOf, openGrant } from './grant.ts'
 import { createFingerprints, idOf, matchesHash } from './secret.ts'
+import { createTurns } from './turns.ts'
 
 /** What somebody shows at the door. */
 interface Knock {
@@ -14,15 +23,28 @@ interface Knock {
   secret: string
   /** Names in a client certificate that was verified. */
   certified: readonly string[]
+  /** Whether whoever knocked has hung up meanwhile: then nothing is looked at any more. */
+  gone(): boolean
 }
 
 /** Nobody is let in: who came is wrong, or comes too often. */
 type Refusal = { refused: 'unknown' } | { refused: 'slowed'; retryAfter: Millis }
 
+/** A secret that somebody shows. */
+interface Guess {
+  shown: string
+  /** Which credential or device it is meant for. */
+  identity: string
+  network: string
+  /** Its fingerprint. */
+  mark: string
+}
+
 export interface Access {
   /** Nobody needs credentials: there are none, and only this machine can come in. */
   readonly open: boolean
   enter(knock: Knock): Promise<Grant | Refusal>
+  /** In the order in which they were made. */
   list(): Credential[]
   /** The secret is in the answer, this once. */
   create(given: GivenCredential, by: AuditEntry): Promise<{ credential: Credential; secret: string | null }>
@@ -40,6 +62,8 @@ export interface AccessOptions {
   kept: readonly KeptCredential[]
   /** The hub can be reached from this machine only. */
   loopbackOnly: boolean
+  /** Which addresses count as one. */
+  networkOf(address: string): string
   save(credential: KeptCredential, by: AuditEntry): Promise<void>
   remove(id: string, by: AuditEntry): Promise<boolean>
   /** When credentials were last used; may be late. */
@@ -47,14 +71,18 @@ export interface AccessOptions {
 }
 
 const maxVerified = 20_000
-/** Hashes that are computed at one time, and that wait: each takes a thread of the pool. */
-const maxHashing = 3
+/**
+ * Hashes that are computed at one time, each on a thread of the pool, and that wait. Those of passwords that somebody chose
+ * take a hundred times as long as those of secrets that the hub made, which therefore have a queue of their own.
+ */
+const maxHashing = 2
 const maxWaiting = 5_000
 const busyMillis = 1_000
 const touchMillis = 60_000
-const maxTimerMillis = 2 ** 31 - 1
+/** How late the end of a credential is noticed when the clock was set. */
+const maxTimerMillis = 60_000
 
-export function createAccess({ kept, loopbackOnly, save, remove, touch }: AccessOptions): Access {
+export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touch }: AccessOptions): Access {
   const credentials = new Map<string, Credential>()
   const lent = new Set<string>()
   const byDevice = new Map<string, Credential[]>()
@@ -69,8 +97,7 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
   let expiry: NodeJS.Timeout | null = null
   const touching = setInterval(() => void keepUsed(), touchMillis)
   touching.unref()
-  let hashing = 0
-  const waiting: (() => void)[] = []
+  const hashing = { made: createTurns(maxHashing, maxWaiting), chosen: createTurns(maxHashing, maxWaiting) }
 
   replace(kept)
 
@@ -79,16 +106,20 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
     open = false
     openDoor.abort()
     credentials.set(credential.id, credential)
-    index()
   }
 
   function drop(id: string): void {
     credentials.delete(id)
-    aborters.get(id)?.abort()
-    aborters.delete(id)
-    index()
+    end(id)
   }
 
+  /** Ends what was let in by a credential. What it lets in later, if anything, has another signal. */
+  function end(id: string): void {
+    aborters.get(id)?.abort()
+    aborters.delete(id)
+  }
+
+  /** To be called after each change. */
   function index(): void {
     byDevice.clear()
     for (const credential of credentials.values()) {
@@ -108,8 +139,9 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
     for (const { id, expires } of credentials.values()) {
       if (expires === null) continue
       if (expires > now) next = Math.min(next, expires)
-      else aborters.get(id)?.abort()
+      else end(id)
     }
+    expiry = null
     if (next === Number.POSITIVE_INFINITY) return
     expiry = setTimeout(watchExpiry, Math.min(next - now, maxTimerMillis))
     expiry.unref()
@@ -126,33 +158,61 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
       if (known) drop(row.id)
       put(fromKept(row))
     }
+    index()
   }
 
-  async function enter({ address, username, secret, certified }: Knock): Promise<Grant | Refusal> {
+  async function enter(knock: Knock): Promise<Grant | Refusal> {
     if (open) return openGrant(openDoor.signal)
-    const certificate = certified.flatMap((name) => byDevice.get(name) ?? []).find(isValid)
+    const { username, secret, certified } = knock
+    // A certificate opens what was made for one: a key that was stolen shall not outlive a change to a password.
+    const certificate = certified
+      .flatMap((name) => byDevice.get(name) ?? [])
+      .find((credential) => credential.hash === null && isValid(credential))
     if (certificate) return admit(certificate)
     const shown = [secret, username].find((text) => idOf(text) !== null) ?? secret
-    const identity = idOf(shown) ?? (username === '' ? '' : `device:${username}`)
     if (shown === '') return { refused: 'unknown' }
-    const mark = fingerprint(`${identity}\n${shown}`)
+    const identity = idOf(shown) ?? (username === '' ? '' : `device:${username}`)
+    const guess = { shown, identity, network: networkOf(knock.address), mark: fingerprint(`${identity}\n${shown}`) }
+    const answer = answerAtOnce(guess)
+    if (answer) return answer
+    const candidates = candidatesOf(shown, username)
+    if (candidates.length === 0) return fail(guess)
+    const turns = idOf(shown) === null ? hashing.chosen : hashing.made
+    const found = await turns.take(identity, async (): Promise<Grant | Refusal> => {
+      if (knock.gone()) return { refused: 'unknown' }
+      // What others showed meanwhile counts: guesses that come together are slowed like those that come one by one.
+      return answerAtOnce(guess) ?? (await compare(guess, candidates))
+    })
+    return found ?? { refused: 'slowed', retryAfter: busyMillis }
+  }
+
+  /** What needs no hash: somebody who was let in before, or who must wait. */
+  function answerAtOnce({ network, identity, mark }: Guess): Grant | Refusal | null {
     const before = verified.get(mark)
     const remembered = before && credentials.get(before.id)
     if (remembered && remembered.hash === before.hash && isValid(remembered)) return admit(remembered)
     verified.delete(mark)
-    const retryAfter = attempts.pause(address, identity)
-    if (retryAfter > 0) return { refused: 'slowed', retryAfter }
-    const candidates = candidatesOf(shown, username)
-    if (waiting.length >= maxWaiting) return { refused: 'slowed', retryAfter: busyMillis }
-    const match = await findMatch(shown, candidates)
-    if (!match) {
-      attempts.failed(address, identity)
-      return { refused: 'unknown' }
+    const retryAfter = attempts.pause(network, identity)
+    return retryAfter > 0 ? { refused: 'slowed', retryAfter } : null
+  }
+
+  async function compare(guess: Guess, candidates: readonly Credential[]): Promise<Grant | Refusal> {
+    for (const candidate of candidates) {
+      const { id, hash } = candidate
+      // Looked at again after the hash: it takes its time, and the credential may be gone by then.
+      if (hash === null || !isValid(candidate)) continue
+      if (!(await matchesHash(guess.shown, hash)) || !isValid(candidate)) continue
+      attempts.succeeded(guess.identity)
+      verified.set(guess.mark, { id, hash })
+      if (verified.size > maxVerified) verified.delete(verified.keys().next().value as string)
+      return admit(candidate)
     }
-    attempts.succeeded(identity)
-    verified.set(mark, { id: match.id, hash: match.hash as string })
-    if (verified.size > maxVerified) verified.delete(verified.keys().next().value as string)
-    return admit(match)
+    return fail(guess)
+  }
+
+  function fail({ network, identity }: Guess): Refusal {
+    attempts.failed(network, identity)
+    return { refused: 'unknown' }
   }
 
   function candidatesOf(shown: string, username: string): Credential[] {
@@ -160,29 +220,6 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
     if (id === null) return byDevice.get(username) ?? []
     const named = credentials.get(id)
     return named ? [named] : []
-  }
-
-  async function findMatch(shown: string, candidates: Credential[]): Promise<Credential | null> {
-    for (const candidate of candidates) {
-      const { hash } = candidate
-      // Looked at again after the hash: it takes its time, and the credential may be gone by then.
-      if (hash === null || !isValid(candidate)) continue
-      if ((await inTurn(() => matchesHash(shown, hash))) && isValid(candidate)) return candidate
-    }
-    return null
-  }
-
-  async function inTurn(task: () => Promise<boolean>): Promise<boolean> {
-    if (hashing >= maxHashing) {
-      await new Promise<void>((resolve) => waiting.push(resolve))
-    }
-    hashing++
-    try {
-      return await task()
-    } finally {
-      hashing--
-      waiting.shift()?.()
-    }
   }
 
   function isValid(credential: Credential): boolean {
@@ -197,6 +234,8 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
     if (!aborter) {
       aborter = new AbortController()
       aborters.set(credential.id, aborter)
+      // The clock was set back, and the credential is good once more.
+      if (credential.expires !== null && !expiry) watchExpiry()
     }
     return grantOf(credential, aborter.signal)
   }
@@ -213,16 +252,24 @@ export function createAccess({ kept, loopbackOnly, save, remove, touch }: Access
       return open
     },
     enter,
-    list: () => [...credentials.values()].filter(({ id }) => !lent.has(id)).sort((a, b) => a.created - b.created),
+    list: () =>
+      [...credentials.values()]
+        .filter(({ id }) => !lent.has(id))
+        .sort((a, b) => a.created - b.created || (a.id < b.id ? -1 : 1)),
     async create(given, by) {
+      if (credentials.size - lent.size >= maxCredentials) {
+        throw new Problem('too-many', `there are ${maxCredentials} credentials, the most there may be`)
+      }
       const made = await makeCredential(given, Date.now())
       await save(toKept(made.credential), by)
       put(made.credential)
+      index()
       return made
     },
     async revoke(id, by) {
       if (lent.has(id) || !(await remove(id, by))) return false
       drop(id)
+      index()
       return true
     },
     replace,

@@ -6,7 +6,7 @@ interface Failures {
 }
 
 /** Failures that cost nothing: somebody mistypes, or a device still has its old password. */
-const free = { address: 50, identity: 5 }
+const free = { network: 50, identity: 5 }
 const firstPauseMillis = 1_000
 const maxPauseMillis = 60_000
 /** After so long without a failure everything is forgiven. */
@@ -15,16 +15,16 @@ const maxRemembered = 20_000
 
 export interface Attempts {
   /** Milliseconds until the next attempt is looked at; 0: now. */
-  pause(address: string, identity: string): Millis
-  failed(address: string, identity: string): void
+  pause(network: string, identity: string): Millis
+  failed(network: string, identity: string): void
   succeeded(identity: string): void
   readonly figures: { failed: number; slowed: number }
 }
 
 /**
- * Slows down who guesses: after a few failures against an identity, or against many identities from one address, each
- * further one doubles the time for which nothing more is looked at. A device that comes back with its old password again
- * and again counts once for its address, behind which its whole fleet may be.
+ * Slows down who guesses: after a few failures against an identity, or against many identities from one network (an
+ * address, or what counts as one), each further one doubles the time for which nothing more is looked at. A device that
+ * comes back with its old password again and again counts once for its network, behind which its whole fleet may be.
  */
 export function createAttempts(now: () => Millis = Date.now): Attempts {
   const known = new Map<string, Failures>()
@@ -47,15 +47,15 @@ export function createAttempts(now: () => Millis = Date.now): Attempts {
   }
 
   return {
-    pause(address, identity) {
-      const pause = Math.max(pauseOf(`@${address}`, free.address), pauseOf(identity, free.identity))
+    pause(network, identity) {
+      const pause = Math.max(pauseOf(`@${network}`, free.network), pauseOf(identity, free.identity))
       if (pause > 0) figures.slowed++
       return pause
     },
-    failed(address, identity) {
+    failed(network, identity) {
       figures.failed++
-      const pair = `${address} ${identity}`
-      if (!known.has(pair)) count(`@${address}`)
+      const pair = `${network} ${identity}`
+      if (!known.has(pair)) count(`@${network}`)
       count(pair)
       if (identity !== '') count(identity)
     },

@@ -5,6 +5,7 @@ import { compilePatterns } from '../store/filter.ts'
 import type { KeptCredential } from '../store/store.ts'
 import { parseDuration } from '../units.ts'
 import { hashSecret, makeSecret } from './secret.ts'
+import { templateProblem } from './topic-rules.ts'
 
 export const roles = ['admin', 'read', 'write'] as const
 export type Role = (typeof roles)[number]
@@ -46,6 +47,8 @@ export interface GivenCredential {
   certificate?: boolean
 }
 
+/** In all. A fleet has one a device; all of them are in memory. */
+export const maxCredentials = 100_000
 const maxPatterns = 100
 const minPasswordLength = 8
 const maxSecretLength = 512
@@ -77,6 +80,9 @@ function check({ kind, name, roles: asked = [], expires, password, certificate, 
   const problem = kind === 'device' ? deviceProblem(name) : name.trim() === '' ? 'the name is empty' : null
   if (problem !== null) throw invalid(problem)
   if (name.length > 128) throw invalid('the name is longer than 128 characters')
+  if (/\p{Cc}/u.test(name)) throw invalid('the name holds control characters')
+  // Its name is also the pattern of the devices that it is.
+  if (kind === 'device' && name.includes('*')) throw invalid('the name of a device that logs in must not hold "*"')
   if (kind === 'device' && asked.length > 0) throw invalid('a device has no roles: its topics follow from its name')
   if (kind === 'token' && asked.length === 0) throw invalid(`a token needs roles: some of ${roles.join(', ')}`)
   for (const role of asked) {
@@ -97,6 +103,10 @@ function check({ kind, name, roles: asked = [], expires, password, certificate, 
     if (list && (list.length > maxPatterns || list.some((item) => item === '' || item.length > maxSecretLength))) {
       throw invalid(`a list of patterns has at most ${maxPatterns} items, none of them empty`)
     }
+  }
+  for (const template of [...(given.publish ?? []), ...(given.subscribe ?? [])]) {
+    const problem = templateProblem(template)
+    if (problem !== null) throw invalid(`"${template}": ${problem}`)
   }
   if (given.devices?.length === 0) throw invalid('"devices" is empty: leave it out, or name some')
 }

@@ -1,5 +1,6 @@
 import type { Access } from './access.ts'
 import type { Grant } from './grant.ts'
+import { idOf } from './secret.ts'
 
 /** What the broker tells of a client that wants to come in. */
 interface Knock {
@@ -7,6 +8,7 @@ interface Knock {
   clientId: string
   username: string
   password: string
+  gone(): boolean
 }
 
 // MQTT 3.1.1 §3.2.2.3
@@ -16,10 +18,12 @@ const badCredentials = 4
 /** Lets MQTT clients in, as the broker asks for it: with a user name and password, a token as either, or a certificate. */
 export function createDoorman(access: Access) {
   return {
-    async admit({ peer, clientId, username, password }: Knock) {
+    async admit({ peer, clientId, username, password, gone }: Knock) {
       const { address, names } = peer
-      const grant = await access.enter({ address, username, secret: password, certified: names })
-      if (!('refused' in grant)) return visitor(grant, username || clientId)
+      const grant = await access.enter({ address, username, secret: password, certified: names, gone })
+      // Never a secret, however it was shown: names of devices are for everybody to see.
+      const login = [username, clientId].find((text) => text !== '' && idOf(text) === null) ?? ''
+      if (!('refused' in grant)) return visitor(grant, login)
       if (grant.refused === 'unknown') {
         return { reason: 'user name, password, token or certificate is wrong', returnCode: badCredentials } as const
       }

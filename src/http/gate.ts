@@ -61,14 +61,22 @@ export function openGate(app: FastifyInstance, access: Access, audit: (entry: Au
     reach,
     readable(request, asked) {
       reach(request, asked)
-      return asked.length > 0 ? [...asked] : [...grantOf(request).devices].filter((pattern) => pattern !== '*')
+      if (asked.length > 0) return [...asked]
+      const { devices } = grantOf(request)
+      return devices.includes('*') ? [] : [...devices]
     },
   }
 }
 
 /** Throws a problem that says how to be let in. */
 export async function enter(access: Access, request: FastifyRequest, secret: string): Promise<Grant> {
-  const grant = await access.enter({ address: request.ip, username: '', secret, certified: [] })
+  const grant = await access.enter({
+    address: request.ip,
+    username: '',
+    secret,
+    certified: [],
+    gone: () => request.raw.socket.destroyed,
+  })
   if (!('refused' in grant)) return grant
   if (grant.refused === 'slowed') {
     const seconds = Math.ceil(grant.retryAfter / 1000)

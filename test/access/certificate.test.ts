@@ -14,12 +14,13 @@ test('a client certificate lets its device in, as what it is, until the device i
   const hub = await startHubProcess({ folder, args })
   const ca = await readFile(authority.ca)
 
-  async function open(pair: KeyPair | null, username?: string) {
+  async function open(pair: KeyPair | null, username?: string, password?: string) {
     const files = pair ? { cert: await readFile(pair.cert), key: await readFile(pair.key) } : {}
     const client = connect(`mqtts://127.0.0.1:${hub.mqttTlsPort}`, {
       ca,
       reconnectPeriod: 0,
       ...(username ? { username } : {}),
+      ...(password ? { password } : {}),
       ...files,
     })
     onTestFinished(() => client.endAsync(true).then(() => {}))
@@ -50,5 +51,9 @@ test('a client certificate lets its device in, as what it is, until the device i
   expect((await open(null, 'pump-1')).code).toBe(4)
   command(folder, 'device', 'revoke', 'pump-1')
   await waitFor(pump.isClosed)
+  expect((await open(byName)).code).toBe(4)
+  // Made anew with a secret, because the key was stolen: the certificate opens it no more.
+  const secret = command(folder, 'device', 'create', 'pump-1')
+  await waitFor(async () => (await open(null, 'pump-1', secret)).code === 0)
   expect((await open(byName)).code).toBe(4)
 })

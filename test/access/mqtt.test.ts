@@ -1,4 +1,6 @@
+import { connect as connectSocket } from 'node:net'
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
+import { generate } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { startHubProcess, waitFor } from '../hub-process.ts'
 import { command, commandWith, type ProtectedHub, startProtectedHub } from './protected-hub.ts'
@@ -65,7 +67,17 @@ describe('a device', () => {
 
   test('that is unknown, or shows what is wrong, is refused with code 4, and with 3 when it guesses on', async () => {
     const hub = await startProtectedHub()
+    const password = 'correct horse battery'
+    commandWith(`${password}\n`, hub.folder, 'device', 'create', 'hall', '--password-stdin')
     const secret = await hub.command('device', 'create', 'kitchen')
+    // Clients that hang up have not guessed: they are not looked at, and nobody is slowed by them.
+    for (let n = 0; n < 5; n++) {
+      const guess = { cmd: 'connect', protocolVersion: 4, clean: true, keepalive: 0, username: 'hall' } as const
+      const socket = connectSocket(hub.mqttPort, '127.0.0.1')
+      socket.on('error', () => {})
+      socket.end(generate({ ...guess, clientId: `guess-${n}`, password: Buffer.from(`wrong ${n}`) }))
+    }
+    expect((await open(hub, { username: 'hall', password })).code).toBe(0)
     expect((await open(hub, {})).code).toBe(4)
     expect((await open(hub, { username: 'kitchen' })).code).toBe(4)
     expect((await open(hub, { username: 'nobody', password: 'x' })).code).toBe(4)
@@ -158,14 +170,22 @@ describe('a device', () => {
     await waitFor(first.isClosed)
   })
 
-  test('whose credential is revoked is disconnected at once and not let in again', async () => {
+  test('whose credential is revoked is disconnected at once, leaves no will and is not let in again', async () => {
     const hub = await startProtectedHub()
+    const service = await open(hub, {
+      username: await hub.command('token', 'create', '--name', 's', '--role', 'write'),
+    })
     const options = { username: 'kitchen', password: await hub.command('device', 'create', 'kitchen') }
-    const connection = await open(hub, options)
+    const payload = Buffer.from('{"will":1}')
+    const will = { topic: 'v1/devices/me/telemetry', payload, qos: 1 as const, retain: false }
+    const connection = await open(hub, { ...options, will })
     expect(await publishes(connection, telemetry('kitchen'))).toBe(true)
     await hub.command('device', 'revoke', 'kitchen')
     await waitFor(connection.isClosed)
     expect((await open(hub, options)).code).toBe(4)
+    // What is stored after it is stored later.
+    expect(await publishes(service, telemetry('hall'))).toBe(true)
+    expect(await (await hub.as(hub.admin, '/v1/devices/kitchen')).json()).toMatchObject({ metrics: ['t'] })
   })
 })
 
@@ -199,6 +219,12 @@ describe('a token over MQTT', () => {
     await client.subscribeAsync('#')
     await client.publishAsync('any/topic', 'x', { qos: 1 })
     await waitFor(() => heard.includes('any/topic'))
+    // Its secret stays one, also where the user name tells the device.
+    await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
+    const own = client.options.clientId as string
+    await waitFor(() => heard.includes(`devices/${own}/status`))
+    expect(await devicesOf(hub)).toEqual([own])
+    expect(heard.join()).not.toContain(secret)
   })
 })
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { createScope } from '../../src/access/credential.ts'
-import { allowsFilter, allowsTopic } from '../../src/access/topic-rules.ts'
+import { allowsFilter, allowsTopic, templateProblem } from '../../src/access/topic-rules.ts'
 
 const rules = (templates: string[], devices: string[]) => ({ templates, covers: createScope(devices) })
 
@@ -15,6 +15,7 @@ describe('topics against templates', () => {
     ['devices/{device}/x', ['*'], 'devices/b', false],
     ['a/+/c', [], 'a/b/c', true],
     ['#', [], 'anything/at/all', true],
+    ['devices/{device}/x', ['a'], 'devices/{device}/x', false],
   ])('%s of %j allows %s: %s', (template, devices, topic, allowed) => {
     expect(allowsTopic(rules([template], devices), topic)).toBe(allowed)
   })
@@ -36,6 +37,8 @@ describe('filters against templates', () => {
     ['a/+/c', [], 'a/b/+', false],
     ['#', [], '#', true],
     ['#', [], '+/x', true],
+    ['devices/{device}/x', ['a'], 'devices/{device}/x', false],
+    ['devices/{device}/x', ['*'], 'devices/#', false],
   ])('%s of %j allows %s: %s', (template, devices, filter, allowed) => {
     expect(allowsFilter(rules([template], devices), filter)).toBe(allowed)
   })
@@ -67,6 +70,20 @@ describe('filters against templates', () => {
     }
     expect(allowed).toBeGreaterThan(100)
   })
+})
+
+test.each([
+  ['#/status', false],
+  ['a/#/b', false],
+  ['a+/b', false],
+  ['a/b#', false],
+  ['x-{device}/b', false],
+  ['a\u0000b', false],
+  ['#', true],
+  ['a/+/{device}/#', true],
+  ['/a//b', true],
+])('%j is a template: %s', (template, well) => {
+  expect(templateProblem(template) === null).toBe(well)
 })
 
 test('a pattern is within reach only of patterns that match all it matches', () => {
