@@ -3,7 +3,7 @@ import type { Feed, FeedPage } from '../feed.ts'
 import type { ConsumerChange, DeadLetter, Offset, Store } from '../store/store.ts'
 import { type DeliveryId, readDeliveryId, writeDeliveryId } from './delivery-id.ts'
 import { createPending, type Run } from './pending.ts'
-import { type ConsumerSettings, type Rules, readRules } from './settings.ts'
+import { type ConsumerSettings, devicesOf, type Rules, readRules } from './settings.ts'
 
 /** A reading on its way to a worker. */
 export interface Delivery {
@@ -47,17 +47,25 @@ export interface ConsumerState {
   redelivered: number
   acknowledged: number
   missed: number
+  /** Patterns of devices whose readings before an offset it may still hold, from filters of before. */
+  former?: { devices: string[]; until: Offset }
 }
 
 export interface Consumer {
   readonly name: string
   readonly settings: ConsumerSettings
+  /**
+   * Patterns of all devices whose readings it hands out: those of its filter, and of filters before, for as long as
+   * readings that passed them are pending or dead letters.
+   */
+  readonly devices: readonly string[]
   readonly ackWait: Millis
   /**
    * Deliveries as soon as there are any, at most `max`; none after `wait` milliseconds. First what is due again, then
-   * what is new, both in the order of the log.
+   * what is new, both in the order of the log. `allowed` is asked again whenever readings are about to leave, as the
+   * filter may be another one by then; none when it says no.
    */
-  receive(max: number, wait: Millis, signal: AbortSignal): Promise<Delivery[]>
+  receive(max: number, wait: Millis, signal: AbortSignal, allowed?: () => boolean): Promise<Delivery[]>
   /** Done: never delivered again, once this has resolved. */
   acknowledge(ids: readonly string[]): Promise<Settled>
   /** The same for everything that was delivered up to and including one delivery. */
@@ -103,12 +111,14 @@ const maxAnswerCharacters = 256 * 1024
 /** Dead letters of one consumer; beyond that, it stops delivering until some are redriven or deleted. */
 const maxDeadLetters = 10_000
 const pageOfDeadLetters = 1000
+/** Patterns of filters of before; when there are more, they count as one that matches all devices. */
+const maxFormer = 100
 
 export function createConsumer(options: ConsumerOptions): Consumer {
   const { name, feed, store, save, onTouched } = options
   let { settings } = options
   let rules: Rules = readRules(settings)
-  let { epoch, next, redelivered, acknowledged, missed } = options.state
+  let { epoch, next, redelivered, acknowledged, missed, former } = options.state
   const pending = createPending(options.state.pending)
   const dead = new Set(options.deadLetters)
   let buried: DeadLetter[] = []
@@ -119,11 +129,23 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   let closed = false
 
   function change(): ConsumerChange {
-    const state: ConsumerState = { epoch, next, pending: [...pending.runs], redelivered, acknowledged, missed }
+    if (!holdsFormer()) former = undefined
+    const figures = { redelivered, acknowledged, missed }
+    const state: ConsumerState = { epoch, next, pending: [...pending.runs], ...figures, ...(former && { former }) }
     const made = { name, settings: JSON.stringify(settings), state: JSON.stringify(state), buried, raised }
     buried = []
     raised = []
     return made
+  }
+
+  function holdsFormer(): boolean {
+    const until = former?.until ?? 0
+    return (pending.runs[0]?.from ?? until) < until || (until > 0 && [...dead].some((offset) => offset < until))
+  }
+
+  function devices(): string[] {
+    const before = former && holdsFormer() ? former.devices : []
+    return [...new Set([...devicesOf(settings.filter), ...before])]
   }
 
   function inTurn<T>(task: () => Promise<T>): Promise<T> {
@@ -138,12 +160,13 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     for (const waker of woken) waker()
   }
 
-  async function receive(max: number, wait: Millis, signal: AbortSignal): Promise<Delivery[]> {
+  async function receive(max: number, wait: Millis, signal: AbortSignal, allowed = () => true): Promise<Delivery[]> {
     const deadline = Date.now() + wait
+    const isOver = () => signal.aborted || closed || !allowed()
     for (;;) {
-      const deliveries = await inTurn(() => (signal.aborted || closed ? Promise.resolve([]) : take(max)))
+      const deliveries = await inTurn(() => (isOver() ? Promise.resolve([]) : take(max)))
       const left = deadline - Date.now()
-      if (deliveries.length > 0 || left <= 0 || signal.aborted || closed || feed.closed) return deliveries
+      if (deliveries.length > 0 || left <= 0 || isOver() || feed.closed) return deliveries
       await untilThereMayBe(left, signal)
     }
   }
@@ -294,6 +317,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     get settings() {
       return settings
     },
+    get devices() {
+      return devices()
+    },
     get ackWait() {
       return rules.ackWait
     },
@@ -367,11 +393,16 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         })
         return kept(count)
       }),
-    change(given) {
-      rules = readRules(given)
-      settings = given
-      return kept(undefined)
-    },
+    // In its turn: nobody is handed a reading by one filter who was let in by another.
+    change: (given) =>
+      inTurn(() => {
+        const read = readRules(given)
+        const before = devices()
+        former = { devices: before.length > maxFormer ? ['*'] : before, until: next }
+        rules = read
+        settings = given
+        return kept(undefined)
+      }),
     keep: () => save(change),
     figures(now) {
       let oldest = Number.POSITIVE_INFINITY

@@ -63,6 +63,12 @@ export function readDuration(name: string, text: string): Millis {
   return Math.round(millis)
 }
 
+/** Patterns of the devices that a consumer is about; without a filter they are all. */
+export function devicesOf({ device }: ConsumerSettings['filter']): string[] {
+  const patterns = list(device)
+  return patterns.length > 0 ? patterns : ['*']
+}
+
 function list(text: string | undefined): string[] {
   return text === undefined ? [] : text.split(',').filter((item) => item !== '')
 }

@@ -4,14 +4,14 @@ import { readPlace, writeCursor } from '../cursor.ts'
 import type { Consumer } from '../delivery/consumer.ts'
 import { maxConsumers } from '../delivery/consumers.ts'
 import { type PushSettings, readPush, showPush } from '../delivery/push-settings.ts'
-import { type ConsumerSettings, defaultSettings } from '../delivery/settings.ts'
+import { type ConsumerSettings, defaultSettings, devicesOf } from '../delivery/settings.ts'
 import { Problem } from '../errors.ts'
 import { earliest } from '../feed.ts'
 import type { HttpContext, Routes } from './context.ts'
 import { deadLetterRoutes } from './dead-letter-routes.ts'
 import { deliveryRoutes } from './delivery-routes.ts'
-import { durable, duration, findConsumer, Named } from './named-consumer.ts'
-import { nextLink, readList, readTimeParameter } from './parameters.ts'
+import { durable, duration, findConsumer, Named, reachConsumer } from './named-consumer.ts'
+import { nextLink, readTimeParameter } from './parameters.ts'
 import { webhookRoutes } from './webhook-routes.ts'
 
 const tags = ['Consumers']
@@ -94,12 +94,15 @@ export function consumerRoutes(context: HttpContext): Routes {
       if (body === '') done(null, {})
       else parseJson(request, body as string, done)
     })
-    // Whoever may read all that a consumer is about may work with it.
+    // Whoever may read all that a consumer hands out may work with it. Where the hub sends readings is for administrators,
+    // and so is all that moves the place of a webhook, or ends it.
     app.addHook('preValidation', async (request) => {
       request.body ??= {}
       const { name } = request.params as { name?: string }
       const consumer = name === undefined ? undefined : consumers.get(name)
-      if (consumer) reach(request, consumer.settings.filter)
+      if (!consumer) return
+      reachConsumer(gate, request, consumer)
+      if (consumer.settings.push && !/^(GET|HEAD)$/.test(request.method)) gate.require(request, 'admin')
     })
 
     app.get(
@@ -120,9 +123,7 @@ export function consumerRoutes(context: HttpContext): Routes {
       async (request, reply) => {
         const { limit = 100, cursor = '' } = request.query
         const { covers } = gate.grantOf(request)
-        const rest = consumers
-          .list()
-          .filter(({ name, settings }) => name > cursor && devicesOf(settings.filter).every(covers))
+        const rest = consumers.list().filter(({ name, devices }) => name > cursor && devices.every(covers))
         const page = rest.slice(0, limit)
         const next = rest.length > limit ? (page.at(-1)?.name ?? null) : null
         if (next !== null) reply.header('link', nextLink(request.url, next))
@@ -175,7 +176,9 @@ again, at least once and in the order of the log for what was not delivered befo
           tags,
           summary: 'Change some settings of a consumer',
           description: `Its place, what is pending and its dead letters stay. \`{"push":{"url":"https://…"}}\` turns it into a webhook, signed as
-Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes is in the answer, as \`secret\`, this once.`,
+Standard Webhooks say, and \`{"push":null}\` back: both are for administrators. A secret that the hub makes is in the answer, as
+\`secret\`, this once. Readings that passed a filter of before stay pending, or dead letters; until there are none, only those
+who may read them too may work with the consumer.`,
           params: Named,
           body: Given,
           response: { 200: ShownOnce },
@@ -268,13 +271,9 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
     }
   }
 
-  function reach(request: FastifyRequest, filter: ConsumerSettings['filter']): void {
-    gate.reach(request, devicesOf(filter))
-  }
-
   /** What a consumer is about must be within reach, and where the hub sends it is for administrators. */
   function allow(request: FastifyRequest, filter: ConsumerSettings['filter'], push: unknown): void {
-    reach(request, filter)
+    gate.reach(request, devicesOf(filter))
     if (push) gate.require(request, 'admin')
   }
 
@@ -291,10 +290,4 @@ Standard Webhooks say, and \`{"push":null}\` back. A secret that the hub makes i
   async function offsetAt(time: string): Promise<number> {
     return (await store.offsetAt(readTimeParameter('to', time) as number)) ?? feed.end
   }
-}
-
-/** The patterns of a filter; without one it is about all devices. */
-function devicesOf({ device }: ConsumerSettings['filter']): string[] {
-  const patterns = readList(device)
-  return patterns.length > 0 ? patterns : ['*']
 }

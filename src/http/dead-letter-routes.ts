@@ -2,7 +2,7 @@ import { type Static, Type } from '@sinclair/typebox'
 import { Problem } from '../errors.ts'
 import type { DeadLetter } from '../store/store.ts'
 import type { HttpContext, Routes } from './context.ts'
-import { durable, findConsumer, Ids, Named } from './named-consumer.ts'
+import { durable, findConsumer, Ids, Named, reachConsumer } from './named-consumer.ts'
 import { nextLink } from './parameters.ts'
 
 const tags = ['Consumers']
@@ -15,7 +15,7 @@ const Letter = Type.Object({
 })
 
 /** Readings that a consumer gave up: to be looked at, delivered again or deleted. */
-export function deadLetterRoutes({ store, consumers }: HttpContext): Routes {
+export function deadLetterRoutes({ store, gate, consumers }: HttpContext): Routes {
   const find = (name: string) => findConsumer(consumers, name)
 
   return async (app) => {
@@ -42,6 +42,8 @@ export function deadLetterRoutes({ store, consumers }: HttpContext): Routes {
         await durable(consumer.keep())
         const after = cursor === undefined ? 0 : letterOffset(cursor)
         const letters = await store.deadLetters({ consumer: consumer.name, after, limit: limit + 1 })
+        // Its filter may have changed meanwhile.
+        reachConsumer(gate, request, consumer)
         const following = letters[limit]
         const next = following ? String(following.offset) : null
         if (next !== null) reply.header('link', nextLink(request.url, next))

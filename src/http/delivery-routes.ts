@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { readDuration } from '../delivery/settings.ts'
 import { Problem } from '../errors.ts'
 import type { HttpContext, Routes } from './context.ts'
-import { durable, duration, findConsumer, Ids, Named } from './named-consumer.ts'
+import { durable, duration, findConsumer, Ids, Named, reachConsumer } from './named-consumer.ts'
 import { closeSignal } from './parameters.ts'
 
 const maxReceive = 1000
@@ -48,7 +48,11 @@ export function deliveryRoutes({ gate, guards, consumers }: HttpContext): Routes
         }
         const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
         if (patience > 0) guards.streaming(request.ip ?? '', reply.raw)
-        const deliveries = await consumer.receive(max, patience, closeSignal(reply, gate.grantOf(request).signal))
+        const { covers, signal } = gate.grantOf(request)
+        const allowed = () => consumer.devices.every(covers)
+        const deliveries = await consumer.receive(max, patience, closeSignal(reply, signal), allowed)
+        // Its filter has changed meanwhile.
+        if (deliveries.length === 0) reachConsumer(gate, request, consumer)
         // Nobody is there to work on them: the next one gets them, as if they had not been delivered.
         if (reply.raw.destroyed)
           await consumer.release(

@@ -1,7 +1,10 @@
 import { Type } from '@sinclair/typebox'
+import type { FastifyRequest } from 'fastify'
 import type { Consumer } from '../delivery/consumer.ts'
 import type { Consumers } from '../delivery/consumers.ts'
+import { devicesOf } from '../delivery/settings.ts'
 import { Problem } from '../errors.ts'
+import type { Gate } from './gate.ts'
 
 /* What all addresses below a consumer have in common. */
 
@@ -17,6 +20,14 @@ export function findConsumer(consumers: Consumers, name: string): Consumer {
   const consumer = consumers.get(name)
   if (consumer) return consumer
   throw new Problem('unknown-consumer', `there is no consumer "${name}"`, `PUT /v1/consumers/${name} creates it`)
+}
+
+/** Throws unless the sender may read all that a consumer hands out. */
+export function reachConsumer(gate: Gate, request: FastifyRequest, { devices, settings }: Consumer): void {
+  gate.reach(request, devicesOf(settings.filter))
+  if (devices.every(gate.grantOf(request).covers)) return
+  const hint = 'somebody who may read them must acknowledge or delete them, or seek elsewhere'
+  throw new Problem('forbidden', 'the consumer still holds readings of devices that its filter named before', hint)
 }
 
 /** What is kept nowhere may not be answered as done. */

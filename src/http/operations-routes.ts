@@ -5,7 +5,7 @@ import type { HttpContext, Routes } from './context.ts'
 const Status = Type.Object({ status: Type.String(), version: Type.String() })
 
 /** What those ask who run the hub. */
-export function operationsRoutes({ version, failure, feed, metrics }: HttpContext): Routes {
+export function operationsRoutes({ version, failure, feed, gate, metrics }: HttpContext): Routes {
   return async (app) => {
     app.get(
       '/healthz',
@@ -33,8 +33,18 @@ export function operationsRoutes({ version, failure, feed, metrics }: HttpContex
 
     app.get(
       '/metrics',
-      { schema: { tags: ['Operations'], summary: 'Figures for Prometheus', produces: ['text/plain'] } },
-      async (_request, reply) => reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()),
+      {
+        schema: {
+          tags: ['Operations'],
+          summary: 'Figures for Prometheus',
+          description: 'They tell of all consumers: a token needs to be for all devices.',
+          produces: ['text/plain'],
+        },
+      },
+      async (request, reply) => {
+        gate.reach(request, ['*'])
+        return reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics())
+      },
     )
   }
 }

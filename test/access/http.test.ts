@@ -5,9 +5,14 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { rights } from '../../src/http/rights.ts'
 import { mainFile, run, startHubProcess, temporaryFolder, waitFor } from '../hub-process.ts'
-import { command, startProtectedHub } from './protected-hub.ts'
+import { command, type ProtectedHub, startProtectedHub } from './protected-hub.ts'
 
 const push = (values: object): RequestInit => ({ method: 'POST', body: JSON.stringify(values) })
+
+const send = (hub: ProtectedHub, token: string, method: string, path: string, body: object = {}): Promise<Response> => {
+  const init = method === 'GET' ? { method } : { method, body: JSON.stringify(body) }
+  return hub.as(token, path, { ...init, headers: { 'content-type': 'application/json' } })
+}
 
 /** A stream of the feed as it comes; `ended` when the hub has closed it. */
 async function follow(response: Response) {
@@ -150,18 +155,62 @@ describe('a hub with credentials', () => {
     const { consumers } = (await (await hub.as(token, '/v1/consumers')).json()) as { consumers: { name: string }[] }
     expect(consumers.map(({ name }) => name)).toEqual(['own'])
     expect((await hub.as(token, '/v1/consumers/own/receive', { method: 'POST' })).status).toBe(200)
+
+    // Who may not name a webhook may not end it, nor skip what it is owed.
+    expect((await put(hub.admin, 'hook', { filter: { device: 'kitchen' }, push })).status).toBe(201)
+    const patch = (as: string, name: string, body: object) => send(hub, as, 'PATCH', `/v1/consumers/${name}`, body)
+    expect((await patch(token, 'own', { push })).status).toBe(403)
+    expect((await patch(token, 'hook', { push: null })).status).toBe(403)
+    expect((await send(hub, token, 'POST', '/v1/consumers/hook/seek', { to: 'latest' })).status).toBe(403)
+    expect((await hub.as(token, '/v1/consumers/hook', { method: 'DELETE' })).status).toBe(403)
+    expect((await hub.as(token, '/v1/consumers/hook')).status).toBe(200)
+    expect((await hub.as(token, '/metrics')).status).toBe(403)
+  })
+
+  test('hands a reader of a consumer nothing that its filter let through before, or lets through after', async () => {
+    const hub = await startProtectedHub()
+    const token = await hub.command('token', 'create', '--name', 'k', '--role', 'read', '--devices', 'kit*')
+    const call = async (as: string, method: string, path: string, body?: object) => {
+      const answer = await send(hub, as, method, `/v1/consumers/c${path}`, body)
+      return { status: answer.status, body: (await answer.json()) as { deliveries: { id: string }[] } }
+    }
+    await call(hub.admin, 'PUT', '', {})
+    for (const device of ['cellar', 'kitchen', 'cellar']) {
+      expect((await hub.as(hub.admin, `/v1/devices/${device}/telemetry`, push({ t: 1 }))).status).toBe(200)
+    }
+    const { deliveries } = (await call(hub.admin, 'POST', '/receive')).body
+    expect(deliveries.length).toBe(3)
+    await call(hub.admin, 'POST', '/reject', { ids: [deliveries[0]?.id] })
+    await call(hub.admin, 'PATCH', '', { filter: { device: 'kitchen' } })
+    const refused = () =>
+      Promise.all([call(token, 'GET', ''), call(token, 'GET', '/dead-letters'), call(token, 'POST', '/receive')])
+    for (const { status } of await refused()) expect(status).toBe(403)
+    // A restart forgets nothing of it.
+    await hub.kill('SIGKILL')
+    const again = await startHubProcess({ folder: hub.folder, httpPort: hub.httpPort })
+    for (const { status } of await refused()) expect(status).toBe(403)
+    await call(hub.admin, 'POST', '/acknowledge', { upTo: deliveries[2]?.id })
+    for (const { status } of await refused()) expect(status).toBe(403)
+    await call(hub.admin, 'DELETE', '/dead-letters')
+    for (const { status } of await refused()) expect(status).toBe(200)
+
+    const waiting = call(token, 'POST', '/receive', { wait: '60s' })
+    await waitFor(async () => /hub_http_streams 1/.test(await (await hub.as(hub.admin, '/metrics')).text()))
+    await call(hub.admin, 'PATCH', '', { filter: {} })
+    expect((await waiting).status).toBe(403)
+    expect(again.exitCode()).toBe(null)
   })
 
   test.each([
     [
       'over HTTP',
-      async (hub: Awaited<ReturnType<typeof startProtectedHub>>, id: string) => {
+      async (hub: ProtectedHub, id: string) => {
         expect((await hub.as(hub.admin, `/v1/credentials/${id}`, { method: 'DELETE' })).status).toBe(204)
       },
     ],
     [
       'on the command line',
-      async (hub: Awaited<ReturnType<typeof startProtectedHub>>, id: string) => {
+      async (hub: ProtectedHub, id: string) => {
         await hub.command('token', 'revoke', id)
       },
     ],
