@@ -15,7 +15,7 @@ stdout.on('error', (error: NodeJS.ErrnoException) => {
 })
 
 async function run(): Promise<number> {
-  const options = parseOptions(process.argv.slice(2))
+  const options = parseOptions(process.argv.slice(2), process.env)
   if (options.help) {
     stdout.write(helpText())
     return 0

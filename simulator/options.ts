@@ -15,6 +15,8 @@ interface Option<T> {
   choices?: Record<string, { description: string }>
   /** The only kind of load for which the option means something. */
   only?: 'profile' | 'replay'
+  /** Read where the option is not given: a secret in the arguments is for everybody on the machine to see. */
+  variable?: string
   /** Throws an Error that says what would be right. Gets undefined where the option is not given. */
   read(text: string | undefined): T
 }
@@ -22,8 +24,11 @@ interface Option<T> {
 /** All options: parsing, checking and --help are made from this table. */
 const table = {
   broker: option('URL', 'mqtt://127.0.0.1:1883', 'the hub: mqtt://, mqtts://, ws:// or wss://', brokerUrl),
-  username: optional('NAME', 'user for MQTT; {{device}} stands for the name of the device', text),
-  password: optional('TEXT', 'password for MQTT; {{device}} as well', text),
+  username: {
+    ...optional('NAME', 'user for MQTT; {{device}} stands for the name of the device', text),
+    variable: 'SIM_USERNAME',
+  },
+  password: { ...optional('TEXT', 'password for MQTT; {{device}} as well', text), variable: 'SIM_PASSWORD' },
   ca: optional('FILE', 'certificate authority of the broker, PEM', text),
   devices: { ...option('N', '100', 'how many devices', integer(1, 1_000_000)), only: 'profile' },
   rate: { ...option('R', '1', 'readings a second and device', positive), only: 'profile' },
@@ -73,7 +78,7 @@ const table = {
     "afterwards read the hub's history over HTTP and compare, e.g. http://127.0.0.1:8080",
     httpUrl,
   ),
-  token: optional('TEXT', 'bearer token for --verify', text),
+  token: { ...optional('TEXT', 'bearer token for --verify', text), variable: 'SIM_TOKEN' },
   json: flag('print the summary as JSON'),
   help: flag('print this'),
   version: flag('print the version'),
@@ -83,7 +88,7 @@ type Table = typeof table
 export type Options = { [Name in keyof Table]: ReturnType<Table[Name]['read']> }
 
 /** The options as checked values, or a Failure that says in one line what to write instead. */
-export function parseOptions(args: string[]): Options {
+export function parseOptions(args: string[], environment: NodeJS.ProcessEnv = {}): Options {
   const given = split(args)
   const mode = given.replay === undefined ? 'profile' : 'replay'
   const options: Record<string, unknown> = {}
@@ -92,7 +97,7 @@ export function parseOptions(args: string[]): Options {
       throw new Failure(2, `--${name} means nothing ${mode === 'replay' ? 'with' : 'without'} --replay: leave it out`)
     }
     try {
-      options[name] = row.read(given[name])
+      options[name] = row.read(given[name] ?? environment[row.variable ?? ''])
     } catch (error) {
       throw new Failure(2, `--${name} ${given[name]}: ${(error as Error).message}`, error)
     }
@@ -109,7 +114,7 @@ const rules: [(options: Options, given: Record<string, string | undefined>) => b
     (_, given) => Boolean(given.device && given['device-column']),
     '--device and --device-column contradict each other: give one',
   ],
-  [(options) => options.token !== undefined && options.verify === undefined, '--token is for --verify: give both'],
+  [(options, given) => given.token !== undefined && options.verify === undefined, '--token is for --verify: give both'],
   [
     (options) => options.replay !== undefined && !['steady', 'reconnect-storm'].includes(options.scenario),
     '--replay sends a file as it is: with it --scenario can only be steady or reconnect-storm',
@@ -149,7 +154,10 @@ export function helpText(): string {
   const rows = Object.entries<Option<unknown>>(table).flatMap(([name, row]) => [
     {
       left: `  --${name}${row.hint ? ` ${row.hint}` : ''}`,
-      right: row.description + (row.otherwise ? ` (default: ${row.otherwise})` : ''),
+      right:
+        row.description +
+        (row.otherwise ? ` (default: ${row.otherwise})` : '') +
+        (row.variable ? ` (or the variable ${row.variable}, which other users do not see)` : ''),
     },
     ...Object.entries(row.choices ?? {}).map(([each, { description }]) => ({
       left: '',

@@ -98,8 +98,10 @@ async function startDemo(hub: Hub): Promise<ChildProcess> {
   ]
   const { access } = hub
   const token = { kind: 'token' as const, name: 'demo', roles: ['write'], devices: ['demo-*'] }
-  if (!access.open) args.push('--username', await access.lend(token))
+  // Not as an argument: those are for everybody on this machine to see.
+  const login = access.open ? {} : { SIM_USERNAME: await access.lend(token) }
   return spawn(process.execPath, [simulator, ...args, '--device-prefix', 'demo-'], {
+    env: { ...process.env, ...login },
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   })
 }

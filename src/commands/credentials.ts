@@ -1,7 +1,14 @@
 import { hostname, userInfo } from 'node:os'
 import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
-import { type Credential, fromKept, type GivenCredential, makeCredential, toKept } from '../access/credential.ts'
+import {
+  type Credential,
+  fromKept,
+  type GivenCredential,
+  makeCredential,
+  maxCredentials,
+  toKept,
+} from '../access/credential.ts'
 import { loadConfig } from '../config.ts'
 import { StartError } from '../errors.ts'
 import { type Administration, openAdministration } from '../store/sqlite/administration.ts'
@@ -41,6 +48,9 @@ async function create(administration: Administration, kind: Kind, name: string, 
   const { credential, secret } = await makeCredential(said as unknown as GivenCredential, Date.now()).catch((error) => {
     throw new StartError((error as Error).message)
   })
+  if (administration.list().length >= maxCredentials) {
+    throw new StartError(`there are ${maxCredentials} credentials, the most there may be`)
+  }
   administration.save(toKept(credential), by('credential.create', `${kind} ${name}`))
   if (given.json) return void console.log(JSON.stringify({ ...shown(credential), secret }))
   // The secret alone on standard output, so that it can go where it is needed without being seen.

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { type Credential, roles } from '../access/credential.ts'
 import { Problem } from '../errors.ts'
 import type { HttpContext, Routes } from './context.ts'
-import { actorOf, cookieOf, enter, sessionCookie } from './gate.ts'
+import { actorOf, enter, secretOf, sessionCookie } from './gate.ts'
 import { nextLink } from './parameters.ts'
 
 const tags = ['Access']
@@ -49,11 +49,30 @@ export function accessRoutes({ access, gate, store }: HttpContext): Routes {
       {
         schema: {
           tags,
-          summary: 'List credentials',
-          response: { 200: Type.Object({ credentials: Type.Array(Shown) }) },
+          summary: 'List credentials, in the order in which they were made',
+          querystring: Type.Object({
+            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
+            cursor: Type.Optional(
+              Type.String({ pattern: '^\\d{1,15}-\\w{1,20}$', description: '`next` of the page before' }),
+            ),
+          }),
+          response: {
+            200: Type.Object({ credentials: Type.Array(Shown), next: Type.Union([Type.String(), Type.Null()]) }),
+          },
         },
       },
-      async () => ({ credentials: access.list().map(show) }),
+      async (request, reply) => {
+        const { limit = 100, cursor } = request.query
+        // The last one of the page before may have been revoked meanwhile.
+        const [created, after = ''] = (cursor ?? '0-').split('-')
+        const begin = Number(created)
+        const rest = access.list().filter((one) => one.created > begin || (one.created === begin && one.id > after))
+        const page = rest.slice(0, limit)
+        const last = page.at(-1)
+        const next = last && rest.length > limit ? `${last.created}-${last.id}` : null
+        if (next !== null) reply.header('link', nextLink(request.url, next))
+        return { credentials: page.map(show), next }
+      },
     )
 
     app.post(
@@ -154,7 +173,7 @@ export function accessRoutes({ access, gate, store }: HttpContext): Routes {
         },
       },
       async (request) => {
-        const { name, roles, devices } = await enter(access, request, cookieOf(request))
+        const { name, roles, devices } = await enter(access, request, secretOf(request))
         return { open: access.open, name, roles: [...roles], devices: [...devices] }
       },
     )

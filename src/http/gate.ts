@@ -94,12 +94,12 @@ export function actorOf(request: FastifyRequest, grant: Grant): Pick<AuditEntry,
 }
 
 /** RFC 6750 §2.1, or the cookie of the dashboard. */
-function secretOf(request: FastifyRequest): string {
+export function secretOf(request: FastifyRequest): string {
   const bearer = /^bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1]
   return bearer ?? cookieOf(request)
 }
 
-export function cookieOf(request: FastifyRequest): string {
+function cookieOf(request: FastifyRequest): string {
   const pairs = (request.headers.cookie ?? '').split(/; */)
   return pairs.find((pair) => pair.startsWith(`${sessionCookie}=`))?.slice(sessionCookie.length + 1) ?? ''
 }

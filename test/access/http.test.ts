@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { readFileSync, statSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -13,6 +15,8 @@ const send = (hub: ProtectedHub, token: string, method: string, path: string, bo
   const init = method === 'GET' ? { method } : { method, body: JSON.stringify(body) }
   return hub.as(token, path, { ...init, headers: { 'content-type': 'application/json' } })
 }
+
+type Page = { credentials: { name: string }[]; next: string | null }
 
 /** A stream of the feed as it comes; `ended` when the hub has closed it. */
 async function follow(response: Response) {
@@ -65,6 +69,11 @@ describe('a hub with credentials', () => {
       expect([401, 429]).toContain(wrong.status)
     }
     expect((await fetch(`${hub.http}/nothing`, { method: 'POST' })).status).toBe(401)
+    const socket = new WebSocket(`${hub.http.replace('http', 'ws')}/v1/feed`)
+    const [, upgrade] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage]
+    expect(upgrade.statusCode).toBe(401)
+    socket.on('error', () => {})
+    socket.terminate()
   })
 
   test('lets each role do what it is for, and tells what is missing', async () => {
@@ -129,6 +138,9 @@ describe('a hub with credentials', () => {
     socket.on('message', (data) => frames.push(String(data)))
     await waitFor(() => frames.some((frame) => frame.includes('kitchen')))
     expect(frames.join()).not.toContain('cellar')
+    const all = await hub.command('token', 'create', '--name', 'a', '--role', 'read', '--devices', '*,kit*')
+    const everything = (await (await hub.as(all, '/v1/feed')).json()) as { readings: { device: string }[] }
+    expect(everything.readings.map(({ device }) => device)).toContain('cellar')
   })
 
   test('lets a reader work with consumers of its devices alone, and only an administrator send readings elsewhere', async () => {
@@ -265,7 +277,15 @@ describe('a hub with credentials', () => {
       body: JSON.stringify({ kind: 'device', name: 'd', password: 'correct horse battery' }),
     })
     expect(await made.json()).toMatchObject({ secret: null })
+    const page = (await (await hub.as(hub.admin, '/v1/credentials?limit=1')).json()) as Page
+    expect(page.credentials[0]).toMatchObject({ name: 'admin', lastUsed: expect.any(Number) })
+    const rest = await hub.as(hub.admin, `/v1/credentials?limit=1&cursor=${page.next}`)
+    const second = (await rest.json()) as Page
+    expect([second.credentials[0]?.name, second.next]).toEqual(['d', null])
+    expect(JSON.stringify([page, second])).not.toContain('scrypt')
     await hub.kill('SIGTERM')
+    expect(command(hub.folder, 'token', 'list', '--json')).toMatch(/"lastUsed":\d+/)
+    for (const name of ['hub.db', 'hub.lock']) expect(statSync(join(hub.folder, name)).mode & 0o777).toBe(0o600)
     const file = readFileSync(join(hub.folder, 'hub.db'))
     for (const secret of [hub.admin.split('_').slice(2).join('_'), 'correct horse battery']) {
       expect(file.includes(secret)).toBe(false)
@@ -281,7 +301,13 @@ describe('a hub with credentials', () => {
       headers: { 'content-type': 'application/json' },
       body: '{}',
     })
+    await hub.as(hub.admin, '/v1/consumers/c/dead-letters', { method: 'DELETE' })
     await hub.as(hub.admin, '/v1/consumers/c', { method: 'DELETE' })
+    await hub.as(hub.admin, '/v1/telemetry', push([{ device: 'd', ts: 1, t: 1 }]))
+    const { entries: quarantine } = (await (await hub.as(hub.admin, '/v1/quarantine')).json()) as {
+      entries: { id: number }[]
+    }
+    await hub.as(hub.admin, `/v1/quarantine/${quarantine[0]?.id}`, { method: 'DELETE' })
     await hub.command('device', 'create', 'kitchen')
     await hub.command('device', 'revoke', 'kitchen')
     const { entries } = (await (await hub.as(hub.admin, '/v1/audit')).json()) as {
@@ -290,12 +316,14 @@ describe('a hub with credentials', () => {
     expect(entries.map(({ action }) => action)).toEqual([
       'credential.revoke',
       'credential.create',
+      'quarantine.delete',
       'consumer.delete',
+      'dead-letters.delete',
       'consumer.put',
       'credential.create',
     ])
     expect(entries[0]?.actor).toContain('on the command line')
-    expect(entries[2]).toMatchObject({
+    expect(entries[3]).toMatchObject({
       subject: '/v1/consumers/c',
       actor: expect.stringContaining('(admin), 127.0.0.1'),
     })
@@ -315,10 +343,10 @@ describe('a hub with credentials', () => {
     expect(cookie).toMatch(/HttpOnly; SameSite=Strict/)
     const headers = { cookie: cookie.split(';')[0] as string }
     expect((await fetch(`${hub.http}/v1/devices`, { headers })).status).toBe(200)
-    expect(await (await fetch(`${hub.http}/v1/session`, { headers })).json()).toMatchObject({
-      open: false,
-      roles: ['admin'],
-    })
+    for (const shown of [headers, { authorization: `Bearer ${hub.admin}` }]) {
+      const session = await fetch(`${hub.http}/v1/session`, { headers: shown })
+      expect(await session.json()).toMatchObject({ open: false, roles: ['admin'] })
+    }
     const foreign = await fetch(`${hub.http}/v1/devices`, { headers: { ...headers, origin: 'http://evil.example' } })
     expect(foreign.status).toBe(403)
     const out = await fetch(`${hub.http}/v1/session`, { method: 'DELETE', headers })

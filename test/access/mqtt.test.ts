@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { connect as connectSocket } from 'node:net'
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import { generate } from 'mqtt-packet'
@@ -243,6 +244,11 @@ test('the simulator and the demo work with a hub that has credentials', async ()
     return devices.length === 12 && devices
   })
   expect(seen.every((device) => device.startsWith('demo-'))).toBe(true)
+  // The token of its devices is in no list of processes.
+  const [child] = readFileSync(`/proc/${hub.pid}/task/${hub.pid}/children`, 'utf8').split(' ')
+  const shown = readFileSync(`/proc/${child}/cmdline`, 'utf8').replaceAll('\0', ' ')
+  expect(shown).toContain('--device-prefix demo-')
+  expect(shown).not.toContain('hub_')
 })
 
 describe('a session that is remembered', () => {

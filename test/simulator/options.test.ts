@@ -14,6 +14,16 @@ function problemOf(...args: string[]): string {
   return 'no problem'
 }
 
+it('secrets may come as variables, and an option that is given counts more', () => {
+  const variables = { SIM_USERNAME: 'hub_x', SIM_PASSWORD: 'p', SIM_TOKEN: 't', SIM_RATE: '7' }
+  expect(parseOptions(['--password', 'q'], variables)).toMatchObject({
+    username: 'hub_x',
+    password: 'q',
+    token: 't',
+    rate: 1,
+  })
+})
+
 it('without options there is a load of 100 devices and one reading a second', () => {
   const options = parseOptions([])
   expect(options).toMatchObject({

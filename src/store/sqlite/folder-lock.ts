@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { UnusableFile } from './schema.ts'
@@ -10,9 +10,12 @@ import { UnusableFile } from './schema.ts'
 export function lockFolder(folder: string): Database.Database {
   let lock: Database.Database | null = null
   try {
-    // For the hub alone: it keeps what its owner entrusted to it, the secrets of webhooks too.
+    // For the hub alone: it keeps what its owner entrusted to it, the secrets of webhooks too. A folder that was there
+    // belongs to who made it.
     mkdirSync(folder, { recursive: true, mode: 0o700 })
-    lock = new Database(join(folder, 'hub.lock'), { timeout: 0 })
+    const path = join(folder, 'hub.lock')
+    lock = new Database(path, { timeout: 0 })
+    chmodSync(path, 0o600)
     lock.exec('BEGIN EXCLUSIVE')
     return lock
   } catch (error) {
