@@ -68,6 +68,8 @@ async function serve(args: string[]): Promise<void> {
   const { config } = await loadConfig(args, process.env)
   if (config.demo && config.mqttPort === 'off') throw new StartError('--demo needs a --mqtt-port for its devices')
   const log = await createLog(config.logLevel)
+  // The hub goes on when nobody reads any more what it says.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const begun = performance.now()
   const { startHub } = await import('./hub.ts')
   const hub = await startHub(config, version, log)

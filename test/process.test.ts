@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
@@ -174,6 +175,30 @@ describe('mappings', () => {
 })
 
 describe('stopping', () => {
+  test('and going on need nobody who reads what the hub says', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    await new Promise((resolve) => server.close(resolve))
+    const ports = ['--mqtt-port', '0', '--http-port', String(port)]
+    const child = spawn(process.execPath, [mainFile, '--data', await temporaryFolder(), ...ports])
+    onTestFinished(() => void child.kill('SIGKILL'))
+    // Before it has said anything: then the log and the start-up message fail in the same turn.
+    child.stdout.destroy()
+    child.stderr.destroy()
+    const answers = () =>
+      fetch(`http://127.0.0.1:${port}/healthz`).then(
+        ({ ok }) => ok,
+        () => false,
+      )
+    await waitFor(answers)
+    // It says that it is ready after it has listened; by the last of these it has seen that nobody is there.
+    for (let i = 0; i < 3; i++) expect(await answers()).toBe(true)
+    const exit = once(child, 'exit')
+    child.kill('SIGTERM')
+    expect(await exit).toEqual([0, null])
+  })
+
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     test(`${signal} under load: exit 0, and everything that was acknowledged is there`, async () => {
       const hub = await startHubProcess()
