@@ -1,3 +1,4 @@
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import { Aedes, type Client, type PublishPacket, type Subscription } from 'aedes'
@@ -7,7 +8,7 @@ import type { Router } from '../devices/topics.ts'
 import { createAdmission } from './admission.ts'
 import { createComplaints } from './complaints.ts'
 import { type Doorman, visitorOf } from './doorman.ts'
-import { createDoors } from './doors.ts'
+import { createDoors, type TlsDoor } from './doors.ts'
 import { createFastPath } from './fast-path.ts'
 import { createForwarding } from './forwarding.ts'
 import { guarded } from './guard.ts'
@@ -22,7 +23,6 @@ import { createPersistence } from './sessions/persistence.ts'
 import { createSessions, type Restored, type Sessions } from './sessions/sessions.ts'
 import { createSubscriptions } from './subscriptions.ts'
 import { createThrottle } from './throttle.ts'
-import type { TlsListener } from './tls-listener.ts'
 import { createWrites } from './writes.ts'
 
 export interface BrokerOptions {
@@ -43,7 +43,7 @@ export interface Broker {
   /** Listens for MQTT over TCP; resolves with the port. */
   listen(port: number, host: string): Promise<number>
   /** Listens for MQTT over TLS; with `ca`, clients may show a certificate that it has signed. */
-  listenTls(port: number, host: string, tls: SecureContextOptions): Promise<Pick<TlsListener, 'port' | 'renew'>>
+  listenTls(port: number, host: string, tls: SecureContextOptions): Promise<TlsDoor>
   /** Speaks MQTT over any stream, such as a WebSocket, when it is the turn of its address. */
   attach(stream: Duplex, peer: Peer): void
   isOnline(device: string): boolean
@@ -153,14 +153,17 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     onAnswered: writes.flushSoon,
   })
   const doors = createDoors({
+    admission,
     handshakeTimeout: limits.connectTimeout,
-    onSocket(socket, peer) {
-      writes.coalesce(socket)
-      attach(socket, peer)
+    onConnection(stream, peer) {
+      if (stream instanceof Socket) writes.coalesce(stream)
+      begin(stream, peer)
     },
-    onRefused(peer, reason) {
+    onRefused(peer, error) {
       refused++
-      if (!closing) complain('', reason, peer)
+      if (closing) return
+      if (error instanceof LimitReached) countReached(reached, error.limit)
+      complain('', error.message, peer)
     },
   })
 
@@ -226,18 +229,15 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     aedes.publish({ ...packet, payload: Buffer.from(packet.payload) }, () => {})
   }
 
-  function attach(stream: Duplex, peer: Peer): void {
-    doors.track(stream)
-    admission.enter(stream, peer.address, () => {
-      const client = aedes.handle(stream)
-      // Before its first packet is read.
-      reception.expect(client, peer)
-      stream.on('close', () => {
-        registry.ended(client)
-        subscriptions.ended(client)
-      })
-      takeFastPath(client)
+  function begin(stream: Duplex, peer: Peer): void {
+    const client = aedes.handle(stream)
+    // Before its first packet is read.
+    reception.expect(client, peer)
+    stream.on('close', () => {
+      registry.ended(client)
+      subscriptions.ended(client)
     })
+    takeFastPath(client)
   }
 
   const { sessionExpiry, maxQueuedAge } = limits
@@ -248,7 +248,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   return {
     listen: doors.listen,
     listenTls: doors.listenTls,
-    attach,
+    attach: doors.attach,
     isOnline: presence.isOnline,
     get figures() {
       return {

@@ -9,7 +9,7 @@ import { connectAsync, type IClientOptions } from 'mqtt'
 import { generate } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import WebSocket from 'ws'
-import { namesOf } from '../broker/tls-listener.ts'
+import { namesOf } from '../broker/handshakes.ts'
 import { type Authority, createAuthority, type KeyPair } from './authority.ts'
 import { type HubProcess, mainFile, run, startHubProcess, temporaryFolder, waitFor } from './hub-process.ts'
 
