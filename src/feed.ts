@@ -1,6 +1,6 @@
 import { createEntryReader, type EntryReader, isFullPage, type Names } from './store/entries.ts'
 import type { Filter } from './store/filter.ts'
-import type { LogPage, LogQuery, Offset, Store } from './store/store.ts'
+import type { LogPage, LogQuery, Offset } from './store/store.ts'
 import { createTail } from './tail.ts'
 import type { Committed } from './writer.ts'
 
@@ -25,7 +25,15 @@ interface FollowOptions {
  * waits for the bell when there is nothing. Nobody has a queue; who is slow is behind in the log.
  */
 /** What a reader asks for; the feed knows by itself where the log ends. */
-export type FeedQuery = Omit<LogQuery, 'before'>
+export interface FeedQuery extends Omit<LogQuery, 'before'> {
+  /** On whose behalf the log on disk is read; without it, the hub's own. */
+  reader?: string
+}
+
+/** The log on disk. */
+export interface LogOnDisk {
+  readLog(query: LogQuery, reader: string): Promise<LogPage>
+}
 
 export interface Feed {
   /** One past the last reading. */
@@ -53,7 +61,7 @@ const maxPages = 32
 /** Bytes of the log that one reader goes through in a turn, so that others get theirs: a few milliseconds. */
 const maxStepBytes = 512 * 1024
 
-export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd: Offset): Feed {
+export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Feed {
   const tail = createTail(maxTailBytes)
   let end = firstEnd
   let closed = false
@@ -74,8 +82,9 @@ export function createFeed(store: Pick<Store, 'readLog'>, names: Names, firstEnd
   async function read(query: FeedQuery): Promise<FeedPage> {
     if (query.after >= end) return pageOf({ entries: [], offsets: [], characters: 0, next: end, oldest: 0 })
     if (tail.holds(query.after)) return readTail(query)
+    const { reader = '', ...asked } = query
     // Reader threads may see a commit before this thread has heard of it.
-    return pageOf(await store.readLog({ ...query, before: end }))
+    return pageOf(await store.readLog({ ...asked, before: end }, reader))
   }
 
   function readTail(query: FeedQuery): FeedPage {

@@ -11,7 +11,7 @@ import { createAddressGuard } from './delivery/addresses.ts'
 import { createConsumers } from './delivery/consumers.ts'
 import { createDictionary } from './dictionary.ts'
 import { StartError } from './errors.ts'
-import { createFeed, type Feed } from './feed.ts'
+import { createFeed, type Feed, type LogOnDisk } from './feed.ts'
 import { startRetention } from './retention.ts'
 import type { Config } from './settings.ts'
 import { UnusableFile } from './store/sqlite/schema.ts'
@@ -70,6 +70,8 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   store.onCredentials(access.replace)
   if (!loopbackOnly && !tls)
     log.warn('without a certificate, tokens and passwords cross the network in clear: see --tls-cert')
+  else if (!loopbackOnly && config.mqttPort !== 'off')
+    log.warn('the MQTT port beside that for TLS lets passwords cross the network in clear: see --mqtt-port off')
   let failure: string | null = null
   store.onStatus((status) => {
     if (status.failure !== null)
@@ -86,7 +88,14 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   })
 
   const dictionary = createDictionary(store.opened)
-  const feed = createFeed(store, dictionary.names, store.opened.end)
+  const guards = createGuards({
+    limits: config,
+    connections: createSlots(config.maxHttpConnections, config.maxHttpConnectionsPerAddress),
+    streams: createSlots(config.maxStreams, config.maxStreamsPerAddress),
+    networkOf,
+  })
+  const readLog: LogOnDisk['readLog'] = (query, reader) => guards.scan(reader, () => store.readLog(query))
+  const feed = createFeed({ readLog }, dictionary.names, store.opened.end)
   const writer = createWriter(store, dictionary, feed.push)
   const guard = createAddressGuard(config.webhookAllow)
   const consumers = createConsumers({
@@ -108,12 +117,6 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
     restored: store.opened,
     failure: () => failure,
     onRefused: (client, reason, peer) => log.warn({ client, ...peer }, `an MQTT connection has ended: ${reason}`),
-  })
-  const guards = createGuards({
-    limits: config,
-    connections: createSlots(config.maxHttpConnections, config.maxHttpConnectionsPerAddress),
-    streams: createSlots(config.maxStreams, config.maxStreamsPerAddress),
-    networkOf,
   })
   // Its modules load when somebody first asks for figures.
   let metrics: Promise<() => Promise<string>> | null = null
@@ -137,6 +140,7 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
       version,
       access,
       corsOrigins: config.corsOrigins,
+      trustedProxies: config.trustedProxies,
       store,
       feed,
       consumers,

@@ -36,6 +36,7 @@ export interface MetricSources {
     connections: number
     streams: number
     queries: number
+    scans: number
     unsent: number
     reached: Record<string, number>
   }
@@ -182,6 +183,12 @@ const figures: Figure[] = [
   ['gauge', 'hub_http_streams', 'Answers that stay open, and polls that wait', ({ sources }) => sources.http().streams],
   ['gauge', 'hub_http_queries', 'Questions that wait for their answers', ({ sources }) => sources.http().queries],
   ['gauge', 'hub_http_unsent_bytes', 'Answers that wait to be taken', ({ sources }) => sources.http().unsent],
+  [
+    'gauge',
+    'hub_feed_scans',
+    'Readers whose turn at the log on disk has not come',
+    ({ sources }) => sources.http().scans,
+  ],
   ['gauge', 'hub_feed_followers', 'Readers that follow the feed live', ({ sources }) => sources.followers()],
 ]
 
@@ -221,7 +228,7 @@ export function createMetrics(sources: MetricSources): () => Promise<string> {
   })
   const limits = new Counter({
     name: 'hub_limit_reached_total',
-    help: 'How often a client met a limit, by the name of its setting',
+    help: 'How often a client met a limit, by the name of its setting; unansweredRequests has none: 32 of a connection',
     labelNames: ['limit'],
     registers: [registry],
   })

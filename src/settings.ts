@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import type { Millis } from '../devices/reading.ts'
 import { defaultWindow, parseRfc3339 } from '../devices/time.ts'
 import type { Mapping } from '../devices/topics.ts'
@@ -24,6 +25,7 @@ export interface Config {
   maxAhead: number
   webhookAllow: string[]
   corsOrigins: string[]
+  trustedProxies: string[]
   grace: number
   demo: boolean
   maxPacketSize: number
@@ -84,6 +86,13 @@ const file = { value: 'FILE', read: (given: string) => given }
 const size = { value: 'SIZE', read: parseSize }
 const count = { value: 'NUMBER', read: (text: string) => (/^\d{1,9}$/.test(text) ? Number(text) : null) }
 const list = { value: 'LIST', read: (given: string) => given.split(',').filter((item) => item !== '') }
+const networks = {
+  value: 'NETWORKS',
+  read(given: string) {
+    const items = list.read(given)
+    return items.every(isNetwork) ? items : null
+  },
+}
 const levels = { value: 'NUMBER', read: (text: string) => (/^([1-9]\d?|100)$/.test(text) ? Number(text) : null) }
 const text = (value: string) => ({ value, read: (given: string) => given || null })
 const choice = (...names: string[]) => ({
@@ -93,6 +102,13 @@ const choice = (...names: string[]) => ({
 const flag = {
   value: '',
   read: (given: string) => (given === 'true' ? true : given === 'false' ? false : null),
+}
+
+/** An address, or all of those that begin with the same bits. */
+function isNetwork(given: string): boolean {
+  const [address = '', bits = '1', ...more] = given.split('/')
+  const width = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : 0
+  return more.length === 0 && /^[1-9]\d*$/.test(bits) && Number(bits) <= width
 }
 
 /** What a client may ask of the hub: it is generous to a fleet, and ends what only an attack or a fault would do. */
@@ -240,6 +256,13 @@ export const settings: readonly Setting[] = [
     ...list,
     initial: '',
     description: 'web pages that may use the API besides the hub itself, such as https://app.example.com',
+  },
+  {
+    key: 'trustedProxies',
+    ...networks,
+    initial: '',
+    description:
+      'proxies in front of the hub, such as 127.0.0.1,10.0.0.0/8: their X-Forwarded-For, -Proto and -Host count',
   },
   {
     key: 'webhookAllow',

@@ -2,6 +2,9 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import WebSocket from 'ws'
+import { createSlots, networkOf } from '../broker/slots.ts'
+import { defaultConfig } from '../src/config.ts'
+import { createGuards } from '../src/http/guards.ts'
 import { type HubProcess, readFigures, startHubProcess, waitFor } from './hub-process.ts'
 
 const startWith = (...args: string[]) => startHubProcess({ args })
@@ -48,7 +51,9 @@ test('a request that comes drop by drop, or not at all, is ended', async () => {
     expect(said.text).toMatch(/^HTTP\/1\.1 408 /)
     expect(said.text).toMatch(/urn:telemetry-hub:problem:request-timeout/)
   }
-  expect(await reached(hub, 'requestTimeout')).toBeGreaterThanOrEqual(2)
+  // Before Fastify has seen a request, it is the time for the headers that is up.
+  expect(await reached(hub, 'headersTimeout')).toBe(2)
+  expect(await reached(hub, 'requestTimeout')).toBe(1)
 })
 
 test('headers and bodies that are too large or too many are refused as problems', async () => {
@@ -64,6 +69,7 @@ test('headers and bodies that are too large or too many are refused as problems'
   expect(await problem(hub, '/v1/telemetry', body)).toMatchObject({ status: 413, code: 'too-large' })
   expect(await reached(hub, 'maxHeaderSize')).toBe(1)
   expect(await reached(hub, 'maxHeaders')).toBe(1)
+  expect(await reached(hub, 'maxBodySize')).toBe(1)
 })
 
 test('connections too many are closed, in all and from one address; MQTT over WebSocket counts as MQTT', async () => {
@@ -104,6 +110,7 @@ test('requests that are piled up on one connection are answered up to a few, and
   const statuses = [...said.text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)
   expect(statuses.filter((status) => status === '200')).toHaveLength(32)
   expect(statuses.filter((status) => status === '429')).toHaveLength(68)
+  expect(await reached(hub, 'unansweredRequests')).toBe(68)
 })
 
 test('readers that follow are so many in all and of one address, in every mode, and a place that gets free is taken', async () => {
@@ -153,6 +160,42 @@ test('a WebSocket that talks without end, or pings and never reads, is hung up o
   expect(await reached(hub, 'maxControlRate')).toBeGreaterThan(0)
 })
 
+test('a WebSocket is told that a frame is too large', async () => {
+  const hub = await startWith('--max-packet-size', '1KiB')
+  for (const path of ['/v1/feed', '/mqtt']) {
+    const socket = new WebSocket(`ws://127.0.0.1:${hub.httpPort}${path}`)
+    await once(socket, 'open')
+    socket.send('x'.repeat(2000))
+    const [code] = await once(socket, 'close')
+    expect([path, code]).toEqual([path, 1009])
+  }
+  expect(await reached(hub, 'maxPacketSize')).toBe(2)
+})
+
+test('readers look through the log on disk one at a time and take turns: who piles up waits for itself, and is refused in the end', async () => {
+  const guards = createGuards({
+    limits: { ...defaultConfig(), maxStreamsPerAddress: 2, maxQueuedQueries: 1 },
+    connections: createSlots(1, 1),
+    streams: createSlots(1, 1),
+    networkOf,
+  })
+  const order: string[] = []
+  let looking = 0
+  const scan = (reader: string) =>
+    guards.scan(reader, async () => {
+      expect(++looking).toBe(1)
+      await new Promise(setImmediate)
+      looking--
+      order.push(reader)
+    })
+  const flood = Array.from({ length: 4 }, () => scan('10.0.0.1'))
+  expect(guards.figures.scans).toBe(3)
+  await expect(scan('10.0.0.1')).rejects.toMatchObject({ code: 'too-busy' })
+  await Promise.all([...flood, scan('10.0.0.2'), scan('')])
+  expect(order).toEqual(['10.0.0.1', '10.0.0.1', '10.0.0.2', '', '10.0.0.1', '10.0.0.1'])
+  expect(guards.figures.scans).toBe(0)
+})
+
 test('a page of history takes so many values: it ends earlier and says where to go on, and a bucket too wide is refused', async () => {
   const hub = await startWith('--max-query-points', '20000')
   for (let from = 0; from < 40_000; from += 8000) {
@@ -189,6 +232,7 @@ test('a page of history takes so many values: it ends earlier and says where to 
     status: 400,
     code: 'too-costly',
   })
+  expect(await reached(hub, 'maxQueryPoints')).toBe(1)
 })
 
 test('questions beyond those that can wait are told to come again', async () => {
@@ -282,5 +326,6 @@ test('answers that nobody takes are not made without end', async () => {
   expect((await readFigures(hub)).hub_http_unsent_bytes).toBeGreaterThan(4 * 1024 * 1024)
   // Who takes nothing is hung up on in the end, and then there is room again.
   await waitFor(async () => (await readFigures(hub)).hub_http_unsent_bytes === 0)
+  expect(await reached(hub, 'idleTimeout')).toBeGreaterThanOrEqual(10)
   expect((await fetch(`${hub.http}/v1/devices/d/telemetry?limit=6000`)).status).toBe(200)
 })

@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, copyFile, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
-import { request } from 'node:https'
-import { connect as connectPlain } from 'node:net'
+import type { IncomingHttpHeaders } from 'node:http'
+import { Agent, request } from 'node:https'
+import { connect as connectPlain, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { connectAsync, type IClientOptions } from 'mqtt'
@@ -10,6 +11,7 @@ import { generate } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import WebSocket from 'ws'
 import { namesOf } from '../broker/handshakes.ts'
+import { command } from './access/protected-hub.ts'
 import { type Authority, createAuthority, type KeyPair } from './authority.ts'
 import { type HubProcess, mainFile, run, startHubProcess, temporaryFolder, waitFor } from './hub-process.ts'
 
@@ -23,17 +25,31 @@ async function startTlsHub(...args: string[]) {
   return { hub, authority, ca: await readFile(authority.ca) }
 }
 
+interface Answer {
+  status: number
+  body: string
+  headers: IncomingHttpHeaders
+  socket: TLSSocket
+}
+
 /** `fetch` of Node cannot be told of an authority. */
-function get(hub: HubProcess, path: string, ca: Buffer, headers: Record<string, string> = {}) {
-  return new Promise<{ status: number; body: string; socket: TLSSocket }>((resolve, reject) => {
-    const options = { host: '127.0.0.1', port: hub.httpPort, path, ca, headers, agent: false }
+function get(
+  hub: HubProcess,
+  path: string,
+  ca: Buffer,
+  headers: Record<string, string> = {},
+  agent: Agent | false = false,
+) {
+  return new Promise<Answer>((resolve, reject) => {
+    const options = { host: '127.0.0.1', port: hub.httpPort, path, ca, headers, agent }
     request(options, (response) => {
       let body = ''
+      const socket = response.socket as TLSSocket
       response.on('data', (chunk) => {
         body += chunk
       })
       response.on('end', () =>
-        resolve({ status: response.statusCode as number, body, socket: response.socket as TLSSocket }),
+        resolve({ status: response.statusCode as number, body, headers: response.headers, socket }),
       )
     })
       .on('error', reject)
@@ -121,6 +137,21 @@ describe('with a certificate', () => {
       expect((await get(hub, '/v1/latest', ca, { origin })).status, origin).toBe(403)
     }
     await expect(fetch(`http://${address}/healthz`)).rejects.toThrow()
+    // For all ports of a host, so that only who has the usual one may ask for it.
+    for (const [host, told] of [
+      ['127.0.0.1', 'max-age=31536000'],
+      [address, undefined],
+    ] as const) {
+      expect((await get(hub, '/healthz', ca, { host })).headers['strict-transport-security']).toBe(told)
+    }
+  })
+
+  test('on a network, a plain MQTT port beside that for TLS is worth a warning', async () => {
+    const pair = (await createAuthority()).issue('hub', 'IP:127.0.0.1')
+    const folder = await temporaryFolder()
+    command(folder, 'token', 'create', '--name', 'admin', '--role', 'admin')
+    const hub = await startHubProcess({ folder, args: [...flags(pair), '--host', '0.0.0.0'] })
+    expect(hub.output()).toMatch(/"level":40.*--mqtt-port off/)
   })
 
   test('plain MQTT can be off, and the start-up message names what there is', async () => {
@@ -160,6 +191,52 @@ describe('with a certificate', () => {
     await client.publishAsync('devices/s/telemetry', '{"n":1}', { qos: 1 })
     expect(await hub.kill('SIGTERM')).toBe(0)
   })
+})
+
+/** A connection on which nothing is said. */
+function openSilent(port: number): Socket {
+  const socket = connectPlain(port, '127.0.0.1')
+  socket.on('error', () => {})
+  socket.resume()
+  onTestFinished(() => void socket.destroy())
+  return socket
+}
+
+test('who does not end the handshake has a slot like everybody, for a while, and those who do are counted as without TLS', async () => {
+  const limits = ['--max-connections', '3', '--connect-timeout', '1s']
+  const { hub, ca } = await startTlsHub(...limits, '--max-http-connections', '3', '--headers-timeout', '1s')
+  const figures = async () => (await get(hub, '/metrics', ca)).body
+  for (const port of [hub.mqttTlsPort, hub.httpPort]) {
+    const order: string[] = []
+    const silent = Array.from({ length: 4 }, (_, index) =>
+      once(openSilent(port), 'close').then(() => order.push(index < 3 ? 'had a slot' : 'had none')),
+    )
+    await Promise.all(silent)
+    expect(order).toEqual(['had none', 'had a slot', 'had a slot', 'had a slot'])
+  }
+  for (const [limit, times] of Object.entries({
+    maxConnections: 1,
+    connectTimeout: 3,
+    maxHttpConnections: 1,
+    headersTimeout: 3,
+  })) {
+    expect(await figures()).toContain(`hub_limit_reached_total{limit="${limit}"} ${times}\n`)
+  }
+  await waitFor(async () => (await figures()).includes('hub_mqtt_sockets 0\n'))
+
+  // MQTT over wss leaves its slot of HTTP.
+  for (let index = 0; index < 3; index++) {
+    const client = await connectAsync(`wss://127.0.0.1:${hub.httpPort}/mqtt`, { ca })
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+  }
+  expect(await figures()).toContain('hub_http_connections 1\n')
+  // Of several streams of one connection none stays behind it.
+  const socket = await openTls(hub.httpPort, { ca })
+  const stream = 'GET /v1/feed HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n'
+  socket.write(stream + stream)
+  await waitFor(async () => (await figures()).includes('hub_http_streams 2\n'))
+  socket.destroy()
+  await waitFor(async () => (await figures()).includes('hub_http_streams 0\n'))
 })
 
 const mosquitto = spawnSync('mosquitto_pub', ['--help']).error === undefined
@@ -206,6 +283,25 @@ describe('a renewed certificate', () => {
   test('is taken up without a restart: open connections stay, new ones see it', async () => {
     const { hub, ca, authority, place, turnTo, shown } = await startRenewable()
     const client = await openMqtt(hub, { ca })
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    onTestFinished(() => agent.destroy())
+    const { socket: kept } = await get(hub, '/healthz', ca, {}, agent)
+    const heard = { events: '', frames: '' }
+    const headers = { accept: 'text/event-stream' }
+    const options = { host: '127.0.0.1', port: hub.httpPort, path: '/v1/feed', ca, headers, agent: false as const }
+    const events = request(options, (response) => {
+      response.on('data', (chunk) => {
+        heard.events += chunk
+      })
+    }).end()
+    events.on('error', () => {})
+    onTestFinished(() => void events.destroy())
+    const feed = new WebSocket(`wss://127.0.0.1:${hub.httpPort}/v1/feed`, { ca })
+    onTestFinished(() => feed.terminate())
+    feed.on('message', (frame) => {
+      heard.frames += frame
+    })
+    await waitFor(() => heard.events.includes('heartbeat') && heard.frames.includes('hello'))
     expect(await shown(hub.mqttTlsPort)).toBe('first')
     await place('second', authority.issue('second', 'IP:127.0.0.1'))
     await turnTo('second')
@@ -213,6 +309,9 @@ describe('a renewed certificate', () => {
     expect(await shown(hub.httpPort)).toBe('second')
     await client.publishAsync('devices/r/telemetry', `{"ts":${t0},"n":1}`, { qos: 1 })
     expect(client.connected).toBe(true)
+    await waitFor(() => heard.events.includes('"device":"r"') && heard.frames.includes('"device":"r"'))
+    expect((await get(hub, '/healthz', ca, {}, agent)).socket).toBe(kept)
+    expect(kept.getPeerCertificate().subject.CN).toBe('first')
     expect(await stored(hub, 'r', ca)).toEqual([1])
   })
 
@@ -369,14 +468,21 @@ describe('a start', () => {
     })
   }
 
-  test.skipIf(process.getuid?.() === 0)(
-    'with a key that it may not read is one line with what to do (skipped for root, who may read all)',
+  const isRoot = process.getuid?.() === 0
+  const mayRenounce = !isRoot || spawnSync('setpriv', ['--version']).error === undefined
+  if (!mayRenounce && process.env.CI) throw new Error('CI must have setpriv')
+
+  test.skipIf(!mayRenounce)(
+    'with a key that it may not read is one line with what to do (skipped for root without setpriv, who may read all)',
     async () => {
       const pair = (await createAuthority()).issue('hub', 'IP:127.0.0.1')
       await chmod(pair.key, 0)
-      const { code, stderr } = await run(mainFile, ['--data', await temporaryFolder(), ...flags(pair)])
+      const hub = [process.execPath, mainFile, '--data', await temporaryFolder(), ...flags(pair)]
+      const ofRoot = ['setpriv', '--bounding-set', '-dac_override,-dac_read_search']
+      const [program = '', ...args] = isRoot ? [...ofRoot, ...hub] : hub
+      const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' })
       expect(stderr).toMatch(/^telemetry-hub: cannot read .*--tls-key\n$/)
-      expect(code).toBe(1)
+      expect(status).toBe(1)
     },
   )
 })

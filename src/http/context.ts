@@ -18,6 +18,8 @@ export interface HttpOptions {
   access: Access
   /** Pages of these origins may use the API, with a token of their own. */
   corsOrigins: string[]
+  /** Whose word counts for the address, the scheme and the host that a request came to. */
+  trustedProxies: string[]
   store: Store
   feed: Feed
   consumers: Consumers

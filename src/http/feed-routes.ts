@@ -85,7 +85,8 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     const wait = readWait(request)
     if (wait > 0) guards.streaming(request.ip ?? '', reply.raw)
     const deadline = Date.now() + wait * 1000
-    const signal = closeSignal(reply, gate.grantOf(request).signal)
+    const granted = gate.grantOf(request).signal
+    const signal = closeSignal(reply, granted)
     const patience = Math.max(deadline, Date.now() + scanMillis)
     let page = await feed.read(query)
     refuseGone(page, query)
@@ -102,6 +103,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       page = await feed.read({ ...query, after })
       refuseGone(page, { after })
     }
+    if (granted.aborted) throw new Problem('unauthorized', notGood)
     if (wait > 0 && request.headers.prefer !== undefined) reply.header('preference-applied', `wait=${wait}`)
     return reply
       .type('application/json; charset=utf-8')
@@ -163,7 +165,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
         // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
         await sendFrame(socket, `{"type":${type},"cursor":"${cursor(page)}"}`)
       }
-      if (granted.aborted) throw new Problem('unauthorized', 'the token was revoked or has expired')
+      if (granted.aborted) throw new Problem('unauthorized', notGood)
       if (!feed.closed) throw new Problem('cursor-gone', 'the reader fell behind what the log keeps')
       socket.close(1001, 'the hub is stopping')
     } catch (error) {
@@ -183,6 +185,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       after: readPlace(store.opened, feed.end, after),
       limit: query.limit ?? defaultLimit,
       filter: { devices: gate.readable(request, readList(query.device)), metrics: readList(query.metric) },
+      reader: guards.readerAt(request.ip ?? ''),
     }
   }
 
@@ -206,6 +209,8 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     )
   }
 }
+
+const notGood = 'the token was revoked or has expired'
 
 // RFC 6455 §7.4.1; 1013: try again later.
 const closeCodes: Partial<Record<ProblemCode, number>> = {

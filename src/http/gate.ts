@@ -4,6 +4,7 @@ import type { Role } from '../access/credential.ts'
 import type { Grant } from '../access/grant.ts'
 import { Problem } from '../errors.ts'
 import type { AuditEntry } from '../store/store.ts'
+import { isOwn } from './origin.ts'
 import { rightOf } from './rights.ts'
 
 /** Who asks, and whether he may. */
@@ -99,7 +100,9 @@ export function secretOf(request: FastifyRequest): string {
   return bearer ?? cookieOf(request)
 }
 
+/** Browsers send it along from all origins of a site, such as other ports of the host; it is for the hub's pages alone. */
 function cookieOf(request: FastifyRequest): string {
+  if (!isOwn(request)) return ''
   const pairs = (request.headers.cookie ?? '').split(/; */)
   return pairs.find((pair) => pair.startsWith(`${sessionCookie}=`))?.slice(sessionCookie.length + 1) ?? ''
 }

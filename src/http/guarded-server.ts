@@ -1,18 +1,19 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import type { FastifyHttpOptions, FastifyInstance } from 'fastify'
 import type { WebSocket } from 'ws'
-import { Problem } from '../errors.ts'
+import { Problem, problems } from '../errors.ts'
 import type { Guards } from './guards.ts'
 
 /** How often the timeouts of requests are looked at. */
 const checkMillis = 1_000
 /** The system asks peers that say nothing whether they are there. */
 const probeMillis = 60_000
-/** Frames and pongs that may wait for a WebSocket which does not read them. */
-const maxUnsentFrames = 16 * 1024 * 1024
+/** How long a peer may take to read why a WebSocket is closed. */
+const closeMillis = 1_000
 
-/** The options of a server that does not wait for slow or endless requests. */
+/** The options of a server that does not wait for slow or endless requests, nor for handshakes of TLS. */
 export function guardedOptions({ limits, unreadable }: Guards) {
   const { headersTimeout, requestTimeout, idleTimeout, maxHeaderSize, maxBodySize } = limits
   return {
@@ -36,6 +37,15 @@ export function guardedOptions({ limits, unreadable }: Guards) {
 /** Puts the guards at the doors of the server: its connections, its requests, and its answers. */
 export function guardServer(app: FastifyInstance, guards: Guards): void {
   app.server.on('connection', (socket: Socket) => guards.connected(socket))
+  // Before Node calls it a request that cannot be read: what is written without a session never leaves.
+  app.server.prependListener('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
+    if (error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') guards.count('headersTimeout')
+    socket.destroy()
+  })
+  app.server.on('timeout', (socket: Socket) => {
+    guards.count('idleTimeout')
+    socket.destroy()
+  })
   // Accepting one connection may fail, for want of memory or files, and the next one may succeed.
   app.server.on('error', (error) => app.log.warn({ err: error }, 'a connection could not be accepted'))
   // The system of a client that has gone may say so before anybody listens to the new protocol.
@@ -57,6 +67,7 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
     if (isUpgrade(raw)) raw.socket.destroy()
   })
   app.addHook('onSend', async (_request, reply, payload) => {
+    if (reply.statusCode === problems['too-large'].status) guards.count('maxBodySize')
     if (payload instanceof Uint8Array || typeof payload === 'string') guards.answered(payload.length, reply.raw)
   })
 }
@@ -68,13 +79,21 @@ function isUpgrade(request: IncomingMessage): boolean {
 /** A WebSocket whose reader is not expected to say anything; with `speaks` only pings count. */
 export function guardSocket(socket: WebSocket, guards: Guards, speaks: boolean): void {
   const mayPass = guards.frames()
+  // What is sent waits for what was sent before, and `ws` hangs up on who takes no pongs.
   const frame = (): void => {
-    if (mayPass() && socket.bufferedAmount <= maxUnsentFrames) return
+    if (mayPass()) return
     socket.close(1008, 'too many frames that nobody asked for')
     setImmediate(() => socket.terminate())
   }
-  socket.on('error', () => socket.terminate())
   socket.on('ping', frame)
   socket.on('pong', frame)
   if (!speaks) socket.on('message', frame)
+}
+
+/** Ends a WebSocket on which something went wrong. */
+export function failSocket({ code }: NodeJS.ErrnoException, socket: WebSocket, guards: Guards): void {
+  if (code !== 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return socket.terminate()
+  guards.count('maxPacketSize')
+  // It is told so by the code 1009. RFC 6455 §7.4.1
+  setTimeout(() => socket.terminate(), closeMillis).unref()
 }

@@ -5,6 +5,7 @@ import { createRate, type Rate } from '../delivery/rate.ts'
 import { Problem, type ProblemCode, problems } from '../errors.ts'
 import type { Store } from '../store/store.ts'
 import { problemType } from './problem.ts'
+import { createTurns } from './turns.ts'
 
 /** What a client may ask over HTTP. Sizes are bytes. */
 interface HttpLimits {
@@ -19,6 +20,7 @@ interface HttpLimits {
   /** Answers that are made and not taken. */
   maxUnsentSize: number
   maxQueuedQueries: number
+  maxStreamsPerAddress: number
   maxQueryPoints: number
   /** Frames a second that a WebSocket sends without being asked; 0: any. */
   maxControlRate: number
@@ -55,7 +57,8 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
   const unanswered = new WeakMap<object, Set<NodeJS.EventEmitter>>()
   const over = new WeakSet<NodeJS.EventEmitter>()
   const sockets = new Set<Socket>()
-  const leaving = new WeakMap<Socket, () => void>()
+  const leaving = new Map<string, () => void>()
+  const scans = createTurns()
   const waiting: (() => void)[] = []
   let running = 0
   let unsent = 0
@@ -78,6 +81,16 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
       rates.set(network, rate)
     }
     return rate
+  }
+
+  function unansweredOn(socket: Socket): Set<NodeJS.EventEmitter> {
+    const open = new Set<NodeJS.EventEmitter>()
+    unanswered.set(socket, open)
+    // Node tells the end of the connection to the answer that is being sent, and not to those behind it.
+    socket.once('close', () => {
+      for (const response of open) response.emit('close')
+    })
+    return open
   }
 
   /** A question to the threads of the store. They get a few at a time, so that no answer is made before its turn. */
@@ -105,8 +118,26 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
     limits,
     reached,
     query,
+    count,
+    refuse,
     get figures() {
-      return { connections: connections.taken, streams: streams.taken, queries: running + waiting.length, unsent }
+      const queries = running + waiting.length
+      return { connections: connections.taken, streams: streams.taken, queries, scans: scans.waiting(), unsent }
+    },
+
+    /** Who reads the log from an address. */
+    readerAt: networkOf,
+
+    /**
+     * A look through a part of the log on disk, for a reader at some address, or for the hub itself (empty). One at a
+     * time, so that a thread is always left for questions; and readers take turns, as their filters may pass nothing.
+     */
+    async scan<T>(reader: string, look: () => Promise<T>): Promise<T> {
+      // A reader has one look at a time. Those who ask and do not stay for the answer add up.
+      if (reader !== '' && scans.waiting(reader) >= limits.maxStreamsPerAddress + limits.maxQueuedQueries) {
+        refuse('maxQueuedQueries', 'too-busy', 'as many readers of this address wait for the log as may be')
+      }
+      return scans.take(reader, look)
     },
 
     /** A connection was accepted; nothing of it is read yet. */
@@ -118,20 +149,22 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
         socket.destroy()
         return
       }
-      const leave = once(() => connections.leave(address))
-      leaving.set(socket, leave)
+      const name = nameOf(socket)
+      const leave = once(() => {
+        connections.leave(address)
+        leaving.delete(name)
+      })
+      leaving.set(name, leave)
       sockets.add(socket)
       socket.once('close', () => {
         leave()
         sockets.delete(socket)
-        // Node tells the end of the connection to the answer that is being sent, and not to those behind it.
-        for (const response of unanswered.get(socket) ?? []) response.emit('close')
       })
     },
 
     /** The connection speaks another protocol now, which counts its own. */
     handedOver(socket: Socket): void {
-      leaving.get(socket)?.()
+      leaving.get(nameOf(socket))?.()
     },
 
     /** Whether a request of the connection waits for its answer. */
@@ -144,14 +177,15 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
 
     /** A request has begun; it ends with the close of its `response`. */
     requested(socket: Socket, address: string, headers: number, response: NodeJS.EventEmitter): void {
-      const open = unanswered.get(socket) ?? new Set()
-      unanswered.set(socket, open.add(response))
+      const open = unanswered.get(socket) ?? unansweredOn(socket)
+      open.add(response)
       response.once('close', () => {
         open.delete(response)
         over.add(response)
       })
-      if (open.size > maxUnanswered)
-        throw new Problem('too-many-requests', `${maxUnanswered} requests wait for their answers`)
+      if (open.size > maxUnanswered) {
+        refuse('unansweredRequests', 'too-many-requests', `${maxUnanswered} requests wait for their answers`)
+      }
       if (headers > limits.maxHeaders) {
         refuse('maxHeaders', 'headers-too-large', `${headers} headers: at most ${limits.maxHeaders} are read`)
       }
@@ -219,7 +253,8 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
       if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
       const code = unreadableCodes[error.code ?? ''] ?? 'invalid-request'
       if (code === 'headers-too-large') count('maxHeaderSize')
-      if (code === 'request-timeout') count('requestTimeout')
+      // A request is known when its headers have arrived.
+      if (code === 'request-timeout') count(unanswered.get(socket)?.size ? 'requestTimeout' : 'headersTimeout')
       const { status, title } = problems[code]
       const body = JSON.stringify({ type: problemType(code), title, status, detail: title })
       const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/problem+json`
@@ -233,6 +268,11 @@ export type Guards = ReturnType<typeof createGuards>
 const unreadableCodes: Record<string, ProblemCode> = {
   HPE_HEADER_OVERFLOW: 'headers-too-large',
   ERR_HTTP_REQUEST_TIMEOUT: 'request-timeout',
+}
+
+/** The same for a connection and for TLS on it, which is a socket of its own. */
+function nameOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`
 }
 
 function once(run: () => void): () => void {

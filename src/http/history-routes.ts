@@ -18,7 +18,7 @@ import {
 import { parseDuration } from '../units.ts'
 import type { HttpContext, Routes } from './context.ts'
 import { unknownDevice } from './device-routes.ts'
-import { nextLink, readChoice, readChoices, readList, readTimeParameter } from './parameters.ts'
+import { cutOff, nextLink, readChoice, readChoices, readList, readTimeParameter } from './parameters.ts'
 
 const defaultLimit = 1000
 const maxLimit = 100_000
@@ -77,7 +77,10 @@ stream everything.`,
       async (request, reply) => {
         const query = readQuery(request, guards.limits.maxQueryPoints)
         gate.reach(request, [query.device])
-        if (query.format === 'csv' || query.format === 'ndjson') guards.streaming(request.ip ?? '', reply.raw)
+        if (query.format === 'csv' || query.format === 'ndjson') {
+          guards.streaming(request.ip ?? '', reply.raw)
+          cutOff(reply, gate.grantOf(request).signal)
+        }
         const first = await store.history(query).catch(asProblem)
         if (!first) throw unknownDevice(query.device)
         reply.header('vary', 'accept')
@@ -89,6 +92,16 @@ stream everything.`,
         if (first.next !== null) reply.header('link', nextLink(request.url, writePosition(first.next)))
         return reply.type(`${mediaTypes.json}; charset=utf-8`).send(first.body)
       },
+    )
+  }
+
+  function asProblem(error: unknown): never {
+    if (!(error instanceof TooCostly)) throw error
+    return guards.refuse(
+      'maxQueryPoints',
+      'too-costly',
+      'too many values lie in the time that was asked for',
+      'ask for fewer metrics, a shorter time, or with "interval" for fewer or shorter buckets at once: `limit`',
     )
   }
 
@@ -105,15 +118,6 @@ stream everything.`,
       page = await store.history({ ...query, position: page.next, limit: Math.min(streamRows, left), columns })
     }
   }
-}
-
-function asProblem(error: unknown): never {
-  if (!(error instanceof TooCostly)) throw error
-  throw new Problem(
-    'too-costly',
-    'too many values lie in the time that was asked for',
-    'ask for fewer metrics, a shorter time, or with "interval" for fewer or shorter buckets at once: `limit`',
-  )
 }
 
 function readQuery(request: FastifyRequest, maxPoints: number): HistoryQuery {

@@ -1,8 +1,17 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Access } from '../access/access.ts'
 import { Problem } from '../errors.ts'
 
 const loopback = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/
+
+/**
+ * Whether a request comes from a page of the hub itself, or from none. `Origin` leaves out the port that is usual for its
+ * scheme, and so does `Host`. Behind a proxy that is trusted, both are what the browser used.
+ */
+export function isOwn(request: FastifyRequest): boolean {
+  const { origin } = request.headers
+  return origin === undefined || origin === `${request.protocol}://${request.host}`
+}
 
 /**
  * Keeps the web pages of strangers out. A browser lets any page send requests to this machine, and open WebSockets
@@ -12,15 +21,16 @@ const loopback = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/
 export function refuseForeignPages(app: FastifyInstance, access: Access, allowed: readonly string[]): void {
   app.addHook('onRequest', async (request) => {
     const { host = '', origin } = request.headers
-    if (access.open && !loopback.test(host)) {
-      throw new Problem('foreign-origin', `this hub is not "${host}"`, 'use localhost or 127.0.0.1 in the address')
+    // Also what a proxy calls the hub; a page may pretend to be one.
+    const foreign = [host, request.host].find((name) => !loopback.test(name))
+    if (access.open && foreign !== undefined) {
+      throw new Problem('foreign-origin', `this hub is not "${foreign}"`, 'use localhost or 127.0.0.1 in the address')
     }
-    // `Origin` leaves out the port that is usual for its scheme, and so does `Host`.
-    if (origin !== undefined && !allowed.includes(origin) && origin !== `${request.protocol}://${host}`) {
+    if (origin !== undefined && !allowed.includes(origin) && !isOwn(request)) {
       throw new Problem(
         'foreign-origin',
         `pages of ${origin} may not use this hub`,
-        'the setting corsOrigins lets them',
+        'the setting corsOrigins lets them; for the pages of the hub behind a proxy, trustedProxies',
       )
     }
   })

@@ -56,6 +56,14 @@ export function closeSignal(reply: FastifyReply, granted: AbortSignal): AbortSig
   return abortOn(reply.raw, granted).signal
 }
 
+/** Ends an answer in the middle, so that nobody takes it for a whole one, when what let the client in is no longer good. */
+export function cutOff({ raw }: FastifyReply, granted: AbortSignal): void {
+  const cut = () => void raw.destroy()
+  if (granted.aborted) cut()
+  granted.addEventListener('abort', cut)
+  raw.once('close', () => granted.removeEventListener('abort', cut))
+}
+
 /** Aborts when a connection has closed, or what let its client in is no longer good. */
 export function abortOn(connection: EventEmitter, granted: AbortSignal): AbortController {
   const aborter = new AbortController()

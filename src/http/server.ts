@@ -12,7 +12,7 @@ import type { HttpContext, HttpOptions, SchemaTypes } from './context.ts'
 import { deviceRoutes } from './device-routes.ts'
 import { feedRoutes } from './feed-routes.ts'
 import { openGate } from './gate.ts'
-import { guardedOptions, guardServer, guardSocket } from './guarded-server.ts'
+import { failSocket, guardedOptions, guardServer, guardSocket } from './guarded-server.ts'
 import { setSecurityHeaders } from './headers.ts'
 import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
@@ -31,19 +31,20 @@ export async function createHttpServer(
 ): Promise<FastifyInstance> {
   const { guards } = given
   const store = guards.around(given.store)
+  const guarded = guardedOptions(guards)
   const options: FastifyServerOptions = {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
-    ...guardedOptions(guards),
+    ...guarded,
+    trustProxy: given.trustedProxies.length > 0 && given.trustedProxies,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
     schemaController: lateCompilers,
   }
   // Fastify has a type of its own for each kind of server; no route here knows the difference.
-  const served = (
-    tls ? { ...options, https: { ...guardedOptions(guards).http, ...tls } } : options
-  ) as FastifyServerOptions
+  const https = { ...guarded.http, handshakeTimeout: guards.limits.headersTimeout, ...tls }
+  const served = (tls ? { ...options, https } : options) as FastifyServerOptions
   const app = fastify(served).withTypeProvider<SchemaTypes>()
   guardServer(app as unknown as FastifyInstance, guards)
   answerProblems(app as unknown as FastifyInstance, given.failure, guards.limits.maxBodySize)
@@ -61,7 +62,7 @@ export async function createHttpServer(
 
   await app.register(websocket, {
     // A reader that hangs up in the middle of a frame is no news.
-    errorHandler: (_error, socket) => socket.terminate(),
+    errorHandler: (error, socket) => failSocket(error, socket, guards),
     options: {
       maxPayload: maxFrameSize,
       // [MQTT-6.0.0-4]

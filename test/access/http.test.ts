@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { readFileSync, statSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
+import { type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -233,7 +233,14 @@ describe('a hub with credentials', () => {
     await waitFor(async () => (await hub.as(token, '/v1/devices')).status === 200)
     const events = await follow(await hub.as(token, '/v1/feed', { headers: { accept: 'text/event-stream' } }))
     const lines = await follow(await hub.as(token, '/v1/feed', { headers: { accept: 'application/x-ndjson' } }))
-    const poll = hub.as(token, '/v1/feed?wait=60')
+    const text = 'x'.repeat(4000)
+    for (let from = 0; from < 4500; from += 900) {
+      const readings = Array.from({ length: 900 }, (_, i) => ({ device: 'd', ts: 1_700_000_000_000 + from + i, text }))
+      await hub.as(hub.admin, '/v1/telemetry', { method: 'POST', body: JSON.stringify(readings) })
+    }
+    const poll = hub.as(token, '/v1/feed?wait=60&after=latest')
+    const file = await hub.as(token, '/v1/devices/d/telemetry?format=ndjson')
+    expect(file.status).toBe(200)
     const socket = new WebSocket(`${hub.http.replace('http', 'ws')}/v1/feed`, {
       headers: { authorization: `Bearer ${token}` },
     })
@@ -244,7 +251,9 @@ describe('a hub with credentials', () => {
     await new Promise((resolve) => socket.once('message', resolve))
     await revoke(hub, id)
     await waitFor(() => events.ended && lines.ended && closed === 1008)
-    await poll
+    expect((await poll).status).toBe(401)
+    // A file that is cut off is never taken for a whole one.
+    await expect(file.text()).rejects.toThrow()
     expect((await hub.as(token, '/v1/devices')).status).toBe(401)
   })
 
@@ -396,10 +405,49 @@ describe('what browsers are told', () => {
       method: 'OPTIONS',
       headers: { origin, 'access-control-request-method': 'GET', 'access-control-request-headers': 'authorization' },
     })
+    // Ports of a host are one site to a browser, so that it sends the cookie.
+    const headers = { origin, cookie: `hub_session=${hub.admin}` }
+    expect((await fetch(`${hub.http}/v1/devices`, { headers })).status).toBe(401)
+    expect((await fetch(`${hub.http}/v1/session`, { headers })).status).toBe(401)
+    const socket = new WebSocket(`${hub.http.replace('http', 'ws')}/v1/feed`, { headers })
+    await expect(once(socket, 'open')).rejects.toThrow('401')
     expect([preflight.status, preflight.headers.get('access-control-allow-headers')]).toEqual([204, 'authorization'])
     const other = await hub.as(hub.admin, '/v1/devices', { headers: { origin: 'https://evil.example.com' } })
     expect(other.status).toBe(403)
   })
+})
+
+test('behind a proxy that is trusted, addresses and origins are those of the browser, and nobody else is believed', async () => {
+  const hub = await startProtectedHub({ args: ['--trusted-proxies', '127.0.0.2,10.0.0.0/8'] })
+  const headers = {
+    host: 'hub:8080',
+    origin: 'https://hub.example.com',
+    'x-forwarded-proto': 'https',
+    'x-forwarded-host': 'hub.example.com',
+    'x-forwarded-for': '192.0.2.1, 10.1.2.3',
+  }
+  const send = (localAddress: string, path: string, more: Record<string, string>, body: object | null) =>
+    new Promise<IncomingMessage>((resolve, reject) => {
+      const method = body ? 'POST' : 'GET'
+      const options = { port: hub.httpPort, path, method, localAddress, headers: { ...headers, ...more } }
+      request(options, (response) => resolve(response.resume()))
+        .on('error', reject)
+        .end(body && JSON.stringify(body))
+    })
+  const json = { 'content-type': 'application/json' }
+  const signedIn = await send('127.0.0.2', '/v1/session', json, { token: hub.admin })
+  expect(signedIn.statusCode).toBe(204)
+  expect(signedIn.headers['strict-transport-security']).toMatch('max-age=')
+  const [cookie = ''] = signedIn.headers['set-cookie'] as string[]
+  expect(cookie).toMatch(/; Secure$/)
+  const given = { kind: 'token', name: 't', roles: ['read'] }
+  const signed = { ...json, cookie: cookie.split(';')[0] as string }
+  expect((await send('127.0.0.2', '/v1/credentials', signed, given)).statusCode).toBe(201)
+  const { entries } = (await (await hub.as(hub.admin, '/v1/audit?limit=1')).json()) as { entries: { actor: string }[] }
+  expect(entries[0]?.actor).toMatch(/, 192\.0\.2\.1$/)
+  for (const address of ['127.0.0.1', '127.0.0.3']) {
+    expect((await send(address, '/v1/devices', signed, null)).statusCode).toBe(403)
+  }
 })
 
 test('a credential that makes no sense is refused with what is expected', async () => {
