@@ -1,5 +1,5 @@
 import { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import { Aedes, type Client, type PublishPacket, type Subscription } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
@@ -79,6 +79,7 @@ const expiryMillis = 60_000
 const presentSession: Subscription = { topic: '$session', qos: 0 }
 // Who does not drain within this time is disconnected; nobody waits for it meanwhile.
 const drainTimeoutMillis = 10_000
+const stalled = `it has not read what it was sent for ${drainTimeoutMillis / 1000} s`
 
 export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const { limits } = options
@@ -97,12 +98,12 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
 
   const ingest = createIngest({ ...options, sessions, heard })
   const reception = createReception({ ...options, ...limits, mayPublish: ingest.mayPublish, sessions, ownerOf })
-  const forwarding = createForwarding()
-  const matcher = createMatcher()
+  const forwarding = createForwarding({ sessions, qosOf: (client, topic) => matcher.qosOf(client, topic) })
+  const matcher = createMatcher(forwarding.publish)
   const writes = createWrites()
   const aedes = new Aedes({
     mq: matcher,
-    persistence: { ...persistence, subscriptionsByClient },
+    persistence: { ...persistence, subscriptionsByClient, outgoingStream },
     // That of the reception goes on until the client is let in, this one ends with its CONNECT.
     connectTimeout: never,
     drainTimeout: drainTimeoutMillis,
@@ -126,14 +127,6 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
       done(null, problem === null && visitorOf(client).maySubscribe(topic) ? subscription : null)
     }, decisionMillis),
-    authorizeForward(client, packet) {
-      try {
-        return forwarding.forward(client, packet)
-      } catch (error) {
-        complain(client.id, `a message was not forwarded: ${(error as Error).message}`, reception.peerOf(client))
-        return null
-      }
-    },
     published: guarded((_packet, _client, done) => {
       published++
       done()
@@ -183,7 +176,8 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     if (closing || complained.has(client)) return
     complained.add(client)
     if (error instanceof LimitReached) countReached(reached, error.limit)
-    complain(client.id ?? '', error.message, reception.peerOf(client))
+    const reason = error.message === 'drain timeout' ? stalled : error.message
+    complain(client.id ?? '', reason, reception.peerOf(client))
   }
 
   /** Whose client id it is, as far as anybody uses it; what nobody owns is for whoever comes first. */
@@ -196,6 +190,12 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   async function subscriptionsByClient(client: { id: string }): Promise<Subscription[]> {
     const found = await persistence.subscriptionsByClient(client)
     return reception.isRemembered(client.id) ? [...found, presentSession] : found
+  }
+
+  // Asked when CONNACK is written.
+  function outgoingStream(client: Client): Readable {
+    forwarding.begin(client)
+    return Readable.from([])
   }
 
   /** What ended with a former run that was killed: the connections, whose wills are due, and the presence of devices. */
@@ -236,7 +236,9 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     stream.on('close', () => {
       registry.ended(client)
       subscriptions.ended(client)
+      forwarding.ended(client)
     })
+    forwarding.adopt(client)
     takeFastPath(client)
   }
 

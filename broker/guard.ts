@@ -1,8 +1,5 @@
 import type { Millis } from '../devices/reading.ts'
 
-/** What may wait in the socket of a subscriber that does not read: thirty of them cost 30 MB. */
-export const maxUnsentBytes = 1024 * 1024
-
 /**
  * One wrapper for every hook that Aedes calls with a callback last: a hook that throws answers with its error, and one
  * that answers twice is heard once. Left alone, either would end the process. With a deadline, one that does not answer

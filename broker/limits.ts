@@ -25,10 +25,10 @@ export interface Limits {
   maxSubscriptionsPerClient: number
   /** Inbound QoS 2 messages of one client that may wait for their PUBREL. */
   maxOpenExchanges: number
-  /** Messages that wait for one client that is away; the oldest go first. */
+  /** Messages that wait for one client, or for its acknowledgement; the oldest go first. */
   maxQueued: number
   maxQueuedSize: number
-  /** All that wait for anybody. */
+  /** All that wait for anybody; the oldest go first, where most waits. */
   maxQueuedTotal: number
   maxQueuedAge: Millis
   /** Clients that are remembered, and for how long after they have gone. */

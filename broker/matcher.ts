@@ -1,12 +1,33 @@
+import type { AedesPublishPacket } from 'aedes'
 import { Qlobber } from 'qlobber'
+import type { Recipient } from './forwarding.ts'
 
-/** A packet as it passes through the broker; only the topic matters here. */
-interface Routed {
-  topic: string
+/** How Aedes hands a packet to whoever listens. */
+export type Listener = (packet: AedesPublishPacket, done: (client?: Recipient) => void) => void
+type Done = (error?: Error | null) => void
+
+/** A filter of a client. */
+export interface Subscriber {
+  client: Recipient
+  qos: 0 | 1 | 2
 }
 
-type Listener = (packet: Routed, done: () => void) => void
-type Done = (error?: Error | null) => void
+/** What Aedes subscribes to: for a client, or, without one, for itself. */
+interface Ear {
+  listener: Listener
+  client: Recipient | null
+  qos: 0 | 1 | 2
+  /** It begins with a wildcard. */
+  isWild: boolean
+}
+
+/** Who hears of a topic: listeners of Aedes itself, and clients, each once. */
+interface Audience {
+  own: Ear[]
+  subscribers: Subscriber[]
+}
+
+const silence: Audience = { own: [], subscribers: [] }
 
 const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
 /** Topics that are remembered, of each kind of question. */
@@ -37,31 +58,42 @@ export function createTopicCache<T>(find: (topic: string) => T) {
 /**
  * Who hears of a topic, in the form that Aedes expects of its `mq`.
  *
- * A publisher does not wait for its subscribers: `emit` has handed the packet over when it returns. Who cannot keep
- * up is cut off by the guard of its connection, so that one stalled subscriber never delays anyone.
+ * A publisher does not wait for its subscribers: `emit` has handed the packet over when it returns. Aedes' own listeners
+ * are called; the clients are given to `deliver`, each of them once, at the highest QoS of its filters. [MQTT-3.3.5-1]
  */
-export function createMatcher() {
-  const filters = new Qlobber<Listener>(rules)
-  const known = createTopicCache((topic) => filters.match(topic))
+export function createMatcher(deliver: (packet: AedesPublishPacket, subscribers: readonly Subscriber[]) => void) {
+  const filters = new Qlobber<Ear>(rules)
+  const ears = new Map<Listener, Ear>()
+  const known = createTopicCache((topic) => audienceOf(topic, filters.match(topic)))
   let closed = false
 
   return {
     /** Nobody listens to the topic. */
-    isSilent: (topic: string): boolean => known.get(topic).length === 0,
+    isSilent: (topic: string): boolean => known.get(topic) === silence,
+    /** The highest QoS that a client's filters allow for a topic. */
+    qosOf: (client: Recipient, topic: string): 0 | 1 | 2 =>
+      known.get(topic).subscribers.find((subscriber) => subscriber.client === client)?.qos ?? 0,
     on(filter: string, listener: Listener, done?: Done): void {
-      filters.add(filter, listener)
+      const client = ownerOf(listener)
+      const qos = client ? (client.subscriptions[filter]?.qos ?? 0) : 0
+      const ear = { listener, client, qos, isWild: filter.startsWith('+') || filter.startsWith('#') }
+      ears.set(listener, ear)
+      filters.add(filter, ear)
       known.clear()
       if (done) setImmediate(done)
     },
     removeListener(filter: string, listener: Listener, done?: Done): void {
-      filters.remove(filter, listener)
+      const ear = ears.get(listener)
+      if (ear) filters.remove(filter, ear)
+      ears.delete(listener)
       known.clear()
       if (done) setImmediate(done)
     },
-    emit(packet: Routed, done?: Done): void {
+    emit(packet: AedesPublishPacket, done?: Done): void {
       if (closed) return done?.(new Error('the broker is closed'))
-      const listeners = known.get(packet.topic)
-      for (let i = 0; i < listeners.length; i++) (listeners[i] as Listener)(packet, ignore)
+      const { own, subscribers } = known.get(packet.topic)
+      for (const { listener } of own) listener(packet, ignore)
+      if (subscribers.length > 0) deliver(packet, subscribers)
       done?.()
     },
     close(done?: Done): void {
@@ -69,6 +101,36 @@ export function createMatcher() {
       if (done) setImmediate(done)
     },
   }
+}
+
+function audienceOf(topic: string, matching: readonly Ear[]): Audience {
+  const own: Ear[] = []
+  const highest = new Map<Recipient, Subscriber>()
+  for (const ear of matching) {
+    const { client, qos, isWild } = ear
+    // [MQTT-4.7.2-1]
+    if (isWild && topic.startsWith('$')) continue
+    if (!client) own.push(ear)
+    else if (qos >= (highest.get(client)?.qos ?? 0)) highest.set(client, { client, qos })
+  }
+  return own.length + highest.size === 0 ? silence : { own, subscribers: [...highest.values()] }
+}
+
+// Aedes does not say whose a listener is. But all that a listener of a client does is to hand the packet to its client,
+// which knows this one, and names itself. Aedes' own take it for news of a broker without a name.
+const question = { cmd: 'publish', topic: '', payload: Buffer.alloc(0), brokerId: '', brokerCounter: 0, qos: 0 }
+
+/** The packet asks whose the listener is that was given it; no message has an empty topic. */
+export function isQuestion({ topic }: { topic: string }): boolean {
+  return topic === question.topic
+}
+
+function ownerOf(listener: Listener): Recipient | null {
+  let owner: Recipient | null = null
+  listener(question as AedesPublishPacket, (client) => {
+    owner = client ?? null
+  })
+  return owner
 }
 
 function ignore(): void {}
@@ -100,12 +162,7 @@ export function badText(text: string): boolean {
   return text.includes('\u0000') || text.includes('\ufffd')
 }
 
-/** Whether a topic matches a filter; both well-formed. */
-export function matchesFilter(topic: string, filter: string): boolean {
-  return compileFilter(filter)(topic)
-}
-
-/** A filter taken apart once, for many topics. */
+/** Whether topics match a filter, which is taken apart once; all well-formed. */
 export function compileFilter(filter: string): (topic: string) => boolean {
   if (!filter.includes('+') && !filter.includes('#')) return (topic) => topic === filter
   const wanted = filter.split('/')

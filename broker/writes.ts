@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 
 /**
  * Larger reads make larger commits: all that one read holds is parsed and committed together. And a subscriber who reads
@@ -47,6 +48,8 @@ export function createWrites(): Writes {
       full = false
     }
 
+    // Who asks how much a subscriber has not taken hears of the pieces too: a turn may bring many megabytes.
+    Object.defineProperty(socket, 'writableLength', { get: () => inSocket(socket) + bytes })
     // In place of the socket's own cork, which the MQTT packets would lift after each of them.
     socket.cork = socket.uncork = () => {}
     socket.write = (chunk: Uint8Array | string, encoding?: unknown): boolean => {
@@ -56,7 +59,7 @@ export function createWrites(): Writes {
       if (pieces.push(piece) === 1 && waiting.push(flush) === 1) setImmediate(flushAll)
       bytes += piece.length
       // Not its own mark: a TLS socket cannot be given one.
-      if (socket.writableLength + bytes < socketBuffer) return true
+      if (socket.writableLength < socketBuffer) return true
       full = true
       return false
     }
@@ -70,4 +73,8 @@ export function createWrites(): Writes {
       queueMicrotask(flushAll)
     },
   }
+}
+
+function inSocket(socket: Socket): number {
+  return Reflect.get(Duplex.prototype, 'writableLength', socket) as number
 }

@@ -7,45 +7,70 @@ import { ownCopy } from './retained.ts'
 /** A packet in the broker: a PUBLISH, or the PUBREL that took its place. */
 export type QueuedPacket = AedesPublishPacket & { messageId?: number | undefined; clientId?: string }
 
-/** A message that waits for somebody, kept once for all who wait. */
+/** A message that waits for somebody, once for all who wait. */
 export interface Message {
   id: string
   packet: AedesPublishPacket
   bytes: number
   waiting: number
+  /** It is on disk, or will be with the next commit. */
+  noted: boolean
 }
 
 /** A message that waits for one client. */
 export interface Entry {
+  /** They only grow, in the order of arrival. */
+  number: number
   message: Message
   qos: 0 | 1 | 2
   at: Millis
-  /** The number of the broker under which Aedes knows the packet. */
-  key: string
+  /** The packet identifier under which it was sent first, and is sent again. */
   messageId: number | undefined
   /** It was received, and its PUBREL is on the way. [MQTT-4.3.3-1] */
   released: boolean
+  /** It was sent on the connection that is open now. */
   sent: boolean
-  /** It was sent on a connection that has ended, so that the next time is a redelivery. */
-  again: boolean
+  /** Its neighbours in the queue that it is in. */
+  inside: boolean
+  previous: Entry | null
+  next: Entry | null
 }
 
 type KeptEntry = [message: string, qos: 0 | 1 | 2, at: Millis, messageId: number, state: 0 | 1 | 2]
 
-/** What waits for one client: in the order of arrival, by a number that only grows. */
+/** What waits for one client until the client has acknowledged it, in the order of arrival. */
 export interface Queue {
-  client: string
-  entries: Map<number, Entry>
-  byKey: Map<string, number>
-  byMessageId: Map<number, number>
+  readonly client: string
+  /** On disk too: its client is remembered when the connection has ended. */
+  readonly kept: boolean
+  first: Entry | null
+  last: Entry | null
+  /** The first that was not sent on the connection that is open now; all before it were. */
+  unsent: Entry | null
+  readonly byMessageId: Map<number, Entry>
+  length: number
   bytes: number
+  /** How many were sent on the connection that is open now. */
+  sent: number
+  lastId: number
+  /** The number that Aedes gave to the last packet that was put in. */
+  latest: number
+  /** There may be something to send, on the connection that is open now. */
+  wake: (() => void) | null
 }
 
 const entryBytes = 64
+const fresh = { released: false, sent: false, inside: false, previous: null, next: null }
+const maxMessageId = 65_535
 
 /** What waits for clients until they acknowledge it. */
 export function createOutgoing(limits: Limits, notes: Notes) {
-  const messages = new Map<string, Message>()
+  // Those in which something waits.
+  const queues = new Set<Queue>()
+  // Of a former run, until their entries are restored.
+  const restoring = new Map<string, Message>()
+  let largest: Queue | null = null
+  let enough = 0
   let lastMessage = 0
   let lastEntry = 0
   let queued = 0
@@ -55,185 +80,213 @@ export function createOutgoing(limits: Limits, notes: Notes) {
 
   const nameOf = (queue: Queue, number: number): string => `${queue.client}\u0000${number.toString(36)}`
 
-  function noteEntry(queue: Queue, number: number, { message, qos, at, messageId, released, sent }: Entry): void {
-    const state = released ? 2 : sent ? 1 : 0
-    const kept: KeptEntry = [message.id, qos, at, messageId ?? 0, state]
+  function noteEntry(queue: Queue, { number, message, qos, at, messageId = 0, released }: Entry): void {
+    if (!queue.kept) return
+    const kept: KeptEntry = [message.id, qos, at, messageId, released ? 2 : messageId > 0 ? 1 : 0]
     notes.put('q', nameOf(queue, number), encodeJson(kept))
   }
 
-  /** The same for all who will wait for it; not on disk before `noteMessage`. */
-  function makeMessage(packet: AedesPublishPacket): Message {
-    const copy = copyOf(packet)
-    const size = packet.payload.length + packet.topic.length + entryBytes
-    return { id: (++lastMessage).toString(36), packet: copy, bytes: size, waiting: 0 }
+  /**
+   * The same for all who will wait for it; not on disk before `noteMessage`. Retained is what answers a SUBSCRIBE, and
+   * nothing else. [MQTT-3.3.1-8], [MQTT-3.3.1-9]
+   */
+  function makeMessage(packet: AedesPublishPacket, retain = false): Message {
+    const { cmd, brokerId, brokerCounter, topic, payload, qos } = packet
+    const copy = { cmd, brokerId, brokerCounter, topic, payload: ownCopy(payload), qos, retain, dup: false }
+    return { id: (++lastMessage).toString(36), packet: copy, bytes: sizeOf(packet), waiting: 0, noted: false }
   }
 
-  function noteMessage({ id, packet }: Message): void {
-    notes.put('m', id, encodeMessage(packet))
+  function noteMessage(message: Message): void {
+    if (message.noted) return
+    message.noted = true
+    notes.put('m', message.id, encodeMessage(message.packet))
   }
 
-  function makeEntry(message: Message, qos: number, key: string): Entry {
+  function makeEntry(message: Message, qos: number): Entry {
     const highest = Math.min(message.packet.qos, qos) as 0 | 1 | 2
-    const waiting = { messageId: undefined, released: false, sent: false, again: false }
-    return { message, qos: highest, at: Date.now(), key, ...waiting }
+    return { number: ++lastEntry, message, qos: highest, at: Date.now(), messageId: undefined, ...fresh }
   }
 
-  function insert(queue: Queue, number: number, entry: Entry): void {
-    const { message, key, messageId } = entry
-    messages.set(message.id, message)
+  function insert(queue: Queue, entry: Entry): void {
+    const { message, messageId } = entry
     message.waiting++
-    queue.entries.set(number, entry)
-    queue.byKey.set(key, number)
-    if (messageId !== undefined) queue.byMessageId.set(messageId, number)
+    entry.inside = true
+    entry.previous = queue.last
+    if (queue.last) queue.last.next = entry
+    else queue.first = entry
+    queue.last = entry
+    queue.unsent ??= entry
+    if (messageId !== undefined) queue.byMessageId.set(messageId, entry)
+    if (++queue.length === 1) queues.add(queue)
     queue.bytes += message.bytes
     bytes += message.bytes
     queued++
   }
 
-  function remove(queue: Queue, number: number): Entry | undefined {
-    const entry = queue.entries.get(number)
-    if (!entry) return undefined
-    const { message, key, messageId } = entry
-    queue.entries.delete(number)
-    queue.byKey.delete(key)
-    if (messageId !== undefined && queue.byMessageId.get(messageId) === number) queue.byMessageId.delete(messageId)
+  /** Puts it in as far as there is room, and has it sent when its client is here. */
+  function enter(queue: Queue, entry: Entry): void {
+    if (queue.kept) noteMessage(entry.message)
+    insert(queue, entry)
+    trim(queue)
+    queue.wake?.()
+  }
+
+  function remove(queue: Queue, entry: Entry): boolean {
+    const { number, message, messageId, previous, next } = entry
+    if (!entry.inside) return false
+    entry.inside = false
+    entry.previous = entry.next = null
+    if (previous) previous.next = next
+    else queue.first = next
+    if (next) next.previous = previous
+    else queue.last = previous
+    if (queue.unsent === entry) queue.unsent = next
+    if (entry.sent) queue.sent--
+    if (messageId !== undefined && queue.byMessageId.get(messageId) === entry) queue.byMessageId.delete(messageId)
+    if (--queue.length === 0) queues.delete(queue)
     queue.bytes -= message.bytes
     bytes -= message.bytes
     queued--
-    notes.drop('q', nameOf(queue, number))
-    if (--message.waiting === 0) {
-      messages.delete(message.id)
+    if (queue.kept) notes.drop('q', nameOf(queue, number))
+    if (--message.waiting === 0 && message.noted) {
+      message.noted = false
       notes.drop('m', message.id)
     }
-    return entry
+    return true
   }
 
-  /** The oldest go first, when too much waits for one client, or for all of them together. */
+  /** The oldest go first: of a queue that is too long or too large, and of the largest when all together are too large. */
   function trim(queue: Queue): void {
     const { maxQueued, maxQueuedSize, maxQueuedTotal } = limits
-    while (queue.entries.size > maxQueued || queue.bytes > maxQueuedSize || (bytes > maxQueuedTotal && queued > 0)) {
-      const oldest = queue.entries.keys().next().value
-      if (oldest === undefined) return
-      remove(queue, oldest)
-      dropped++
-    }
+    while (queue.length > maxQueued || queue.bytes > maxQueuedSize) dropOldest(queue)
+    while (bytes > maxQueuedTotal && queued > 0) dropOldest(findLargest())
   }
 
-  function shown({ message, qos, key, messageId, released, again }: Entry): QueuedPacket {
-    if (released) return { cmd: 'pubrel', messageId } as unknown as QueuedPacket
-    const [brokerId = '', counter] = key.split(':')
-    const identity = { brokerId, brokerCounter: Number(counter), messageId }
-    // [MQTT-3.3.1-1]
-    return { ...message.packet, qos, ...identity, dup: again } as QueuedPacket
+  function dropOldest(queue: Queue): void {
+    remove(queue, queue.first as Entry)
+    dropped++
+  }
+
+  /** A look at each queue is dear when there are many: one that was found gives half of what it holds before the next. */
+  function findLargest(): Queue {
+    if (!largest || largest.bytes <= enough) {
+      for (const queue of queues) if (!largest || queue.bytes > largest.bytes) largest = queue
+      enough = (largest as Queue).bytes / 2
+    }
+    return largest as Queue
   }
 
   return {
-    openQueue: (client: string): Queue => {
-      return { client, entries: new Map(), byKey: new Map(), byMessageId: new Map(), bytes: 0 }
+    openQueue: (client: string, kept: boolean): Queue => {
+      const none = { first: null, last: null, unsent: null, length: 0, bytes: 0, sent: 0, lastId: 0, latest: 0 }
+      return { client, kept, byMessageId: new Map(), wake: null, ...none }
     },
     makeMessage,
     noteMessage,
+    remove,
     /** Notes that a message will wait in a queue, and answers with what puts it there. */
     prepare(queue: Queue, message: Message, qos: number) {
-      const number = ++lastEntry
-      const entry = makeEntry(message, qos, `prepared:${number}`)
-      noteEntry(queue, number, entry)
+      const entry = makeEntry(message, qos)
+      noteEntry(queue, entry)
       return {
         queue,
-        number,
-        enter(): void {
-          insert(queue, number, entry)
-          trim(queue)
-        },
+        enter: (): void => enter(queue, entry),
         /** It shall not be there after all. */
         cancel(): void {
-          if (!remove(queue, number)) notes.drop('q', nameOf(queue, number))
+          if (!remove(queue, entry)) notes.drop('q', nameOf(queue, entry.number))
         },
       }
     },
-    /** Aedes has given the packet of a prepared entry its number; by then the queue may have been too full for it. */
-    bind(queue: Queue, number: number, packet: QueuedPacket): void {
-      const entry = queue.entries.get(number)
-      if (!entry) return
-      queue.byKey.delete(entry.key)
-      entry.key = keyOf(packet)
-      queue.byKey.set(entry.key, number)
+    enqueue(queue: Queue, message: Message, qos: number): void {
+      const entry = makeEntry(message, qos)
+      noteEntry(queue, entry)
+      enter(queue, entry)
     },
-    enqueue(queue: Queue, message: Message, qos: number, packet: QueuedPacket): void {
-      const number = ++lastEntry
-      const entry = makeEntry(message, qos, keyOf(packet))
-      insert(queue, number, entry)
-      noteEntry(queue, number, entry)
-      trim(queue)
+
+    /** A connection of its client begins, on which all of it is to be sent; answers with the number of the last one. */
+    connect(queue: Queue, wake: () => void): number {
+      for (const entry of entriesOf(queue)) entry.sent = false
+      queue.sent = 0
+      queue.unsent = queue.first
+      queue.wake = wake
+      return lastEntry
     },
-    /** The packet is sent under an identifier, or its PUBREL is. `null`: it does not wait here. */
-    update(queue: Queue, packet: QueuedPacket): Entry | null {
-      const isPublish = packet.cmd === 'publish'
-      const id = packet.messageId as number
-      const number = isPublish ? queue.byKey.get(keyOf(packet)) : queue.byMessageId.get(id)
-      const entry = number === undefined ? undefined : queue.entries.get(number)
-      if (number === undefined || !entry) return null
-      if (isPublish) {
-        if (entry.messageId !== undefined && entry.messageId !== id) queue.byMessageId.delete(entry.messageId)
-        entry.messageId = id
-      } else {
-        entry.released = true
-      }
+    /** The next one to be sent. */
+    take(queue: Queue): Entry | null {
+      const entry = queue.unsent
+      if (!entry) return null
+      queue.unsent = entry.next
+      queue.sent++
       entry.sent = true
-      queue.byMessageId.set(id, number)
-      noteEntry(queue, number, entry)
       return entry
     },
-    acknowledged(queue: Queue, messageId: number | undefined): QueuedPacket | undefined {
-      const number = messageId === undefined ? undefined : queue.byMessageId.get(messageId)
-      const entry = number === undefined ? undefined : remove(queue, number)
-      return entry && shown(entry)
+    /** The identifier of an entry that is sent; one that had one before may have been received. [MQTT-2.3.1-2] */
+    identify(queue: Queue, entry: Entry): { messageId: number; dup: boolean } {
+      const { messageId } = entry
+      if (messageId !== undefined) return { messageId, dup: true }
+      do queue.lastId = (queue.lastId % maxMessageId) + 1
+      while (queue.byMessageId.has(queue.lastId))
+      entry.messageId = queue.lastId
+      queue.byMessageId.set(queue.lastId, entry)
+      noteEntry(queue, entry)
+      return { messageId: queue.lastId, dup: false }
     },
-    packets: (queue: Queue): QueuedPacket[] => Array.from(queue.entries.values(), shown),
-    /** The connection of its client has ended. */
-    interrupted(queue: Queue): void {
-      for (const entry of queue.entries.values()) entry.again = entry.sent
+    /** Its client has received a message of QoS 2; that may be one which has had to go meanwhile. */
+    release(queue: Queue, messageId: number): void {
+      const entry = queue.byMessageId.get(messageId)
+      if (!entry) return
+      entry.released = true
+      noteEntry(queue, entry)
+    },
+    acknowledged(queue: Queue, messageId: number | undefined): QueuedPacket | undefined {
+      const entry = messageId === undefined ? undefined : queue.byMessageId.get(messageId)
+      if (!entry) return undefined
+      remove(queue, entry)
+      queue.wake?.()
+      return shown(entry)
     },
     empty(queue: Queue): void {
-      for (const number of [...queue.entries.keys()]) remove(queue, number)
+      for (const entry of entriesOf(queue)) remove(queue, entry)
     },
     /** Lets go of what waits since before a time. */
     expire(queue: Queue, before: Millis): void {
-      for (const [number, { at }] of queue.entries) {
-        if (at >= before) return
-        remove(queue, number)
+      for (const entry of entriesOf(queue)) {
+        if (entry.at >= before) return
+        remove(queue, entry)
         expired++
       }
     },
+
+    // As Aedes' contract for a persistence has it. The hub gives identifiers itself.
+    packets: (queue: Queue): QueuedPacket[] => Array.from(entriesOf(queue), shown),
+    rename(queue: Queue, { brokerId, brokerCounter, messageId }: QueuedPacket): void {
+      for (const entry of entriesOf(queue)) {
+        const { packet } = entry.message
+        if (packet.brokerId !== brokerId || packet.brokerCounter !== brokerCounter) continue
+        entry.messageId = messageId
+        queue.byMessageId.set(messageId as number, entry)
+        noteEntry(queue, entry)
+      }
+    },
+
     restoreMessage(id: string, value: Uint8Array): void {
       const packet = decodeMessage(value)
-      const size = packet.payload.length + packet.topic.length + entryBytes
-      messages.set(id, { id, packet, bytes: size, waiting: 0 })
+      restoring.set(id, { id, packet, bytes: sizeOf(packet), waiting: 0, noted: true })
       lastMessage = Math.max(lastMessage, Number.parseInt(id, 36))
     },
     restoreEntry(queue: Queue, number: number, value: Uint8Array): void {
-      const [id, qos, at, messageId, state] = decodeJson<KeptEntry>(value)
-      const message = messages.get(id)
+      const [id, qos, at, kept, state] = decodeJson<KeptEntry>(value)
+      const message = restoring.get(id)
       if (!message) throw new Error('its message is not there')
       lastEntry = Math.max(lastEntry, number)
-      insert(queue, number, {
-        message,
-        qos,
-        at,
-        key: `restored:${number}`,
-        messageId: messageId === 0 ? undefined : messageId,
-        released: state === 2,
-        sent: state > 0,
-        again: state > 0,
-      })
+      const messageId = kept === 0 ? undefined : kept
+      queue.lastId = messageId ?? queue.lastId
+      insert(queue, { number, message, qos, at, messageId, ...fresh, released: state === 2 })
     },
     /** After all entries: messages for which nobody waits. */
     sweepMessages(): void {
-      for (const [id, { waiting }] of messages) {
-        if (waiting > 0) continue
-        messages.delete(id)
-        notes.drop('m', id)
-      }
+      for (const [id, { waiting }] of restoring) if (waiting === 0) notes.drop('m', id)
+      restoring.clear()
     },
     get figures() {
       return { queued, queuedBytes: bytes, queueDropped: dropped, queueExpired: expired }
@@ -241,12 +294,19 @@ export function createOutgoing(limits: Limits, notes: Notes) {
   }
 }
 
-function keyOf({ brokerId, brokerCounter }: QueuedPacket): string {
-  return `${brokerId}:${brokerCounter}`
+function* entriesOf(queue: Queue): Generator<Entry> {
+  for (let entry = queue.first; entry; ) {
+    const { next } = entry
+    yield entry
+    entry = next
+  }
 }
 
-/** What is kept of a packet; without what the parser and the broker noted on it. */
-function copyOf({ cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup }: AedesPublishPacket): QueuedPacket {
-  const kept = { cmd, brokerId, brokerCounter, topic, payload: ownCopy(payload), qos }
-  return { ...kept, retain: retain ?? false, dup: dup ?? false, messageId: undefined } as unknown as QueuedPacket
+function sizeOf({ payload, topic }: AedesPublishPacket): number {
+  return payload.length + topic.length + entryBytes
+}
+
+function shown({ message, qos, messageId, released }: Entry): QueuedPacket {
+  if (released) return { cmd: 'pubrel', messageId } as unknown as QueuedPacket
+  return { ...message.packet, qos, messageId } as QueuedPacket
 }

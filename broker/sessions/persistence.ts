@@ -2,8 +2,9 @@ import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Client, Subscription } from 'aedes'
 import { emptyDelivery, type Sink } from '../../devices/sink.ts'
 import { visitorOf } from '../doorman.ts'
+import type { Recipient } from '../forwarding.ts'
 import type { Subscriptions } from '../subscriptions.ts'
-import type { QueuedPacket } from './outgoing.ts'
+import type { Queue, QueuedPacket } from './outgoing.ts'
 import type { Sessions, Subscriber } from './sessions.ts'
 
 type ClientId = { id: string }
@@ -19,6 +20,9 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
   const stored = new WeakMap<Subscription[], string>()
   let broker: Aedes | null = null
 
+  const queueOf = (client: ClientId): Queue | undefined =>
+    (client as Recipient).sender?.queue ?? sessions.get(client.id)?.queue
+
   return {
     async setup(aedes: Aedes): Promise<void> {
       broker = aedes
@@ -27,9 +31,7 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
       return broker
     },
 
-    async storeRetained(packet: AedesPublishPacket): Promise<void> {
-      sessions.storeRetained(packet)
-    },
+    storeRetained: (packet: AedesPublishPacket): Promise<void> => atOnce(() => sessions.storeRetained(packet)),
     createRetainedStream: (filter: string) => retained.stream([filter]),
     createRetainedStreamCombi: (filters: string[]) => retained.stream(filters),
 
@@ -58,8 +60,7 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
       }
       return counts
     },
-    // Asked for every QoS 1 and 2 publish, and answered from memory: a late answer would change the order of deliveries.
-    subscriptionsByTopic: (topic: string): Promise<Subscriber[]> => Promise.resolve(sessions.subscribersOf(topic)),
+    subscriptionsByTopic: (topic: string): Promise<Subscriber[]> => atOnce(() => sessions.subscribersOf(topic)),
     async cleanSubscriptions(client: ClientId): Promise<void> {
       sessions.remove(client.id)
     },
@@ -67,23 +68,22 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
     async outgoingEnqueue(subscriber: { clientId: string; qos?: number }, packet: QueuedPacket): Promise<void> {
       sessions.enqueue([subscriber], packet)
     },
-    outgoingEnqueueCombi(list: Subscriber[], packet: QueuedPacket): Promise<void> {
-      sessions.enqueue(list, packet)
-      return Promise.resolve()
-    },
-    /** What is sent at QoS 2 follows when this resolves: a crash must not make the client get it under another identifier. */
+    outgoingEnqueueCombi: (list: Subscriber[], packet: QueuedPacket): Promise<void> =>
+      atOnce(() => sessions.enqueue(list, packet)),
+    // PUBREL follows when this resolves. It is owed for whatever the client has received, also when that is forgotten here.
     async outgoingUpdate(client: ClientId, packet: QueuedPacket): Promise<void> {
-      const queue = sessions.get(client.id)?.queue
-      const entry = queue && outgoing.update(queue, packet)
-      if (!entry) throw unknown
-      if (entry.qos === 2) await notes.kept()
+      const queue = queueOf(client)
+      if (!queue) return
+      if (packet.cmd === 'publish') outgoing.rename(queue, packet)
+      else outgoing.release(queue, packet.messageId as number)
+      await notes.kept()
     },
     async outgoingClearMessageId(client: ClientId, { messageId }: WithId): Promise<QueuedPacket | undefined> {
-      const queue = sessions.get(client.id)?.queue
+      const queue = queueOf(client)
       return queue && outgoing.acknowledged(queue, messageId)
     },
     outgoingStream(client: ClientId): Readable {
-      const queue = sessions.get(client.id)?.queue
+      const queue = queueOf(client)
       return Readable.from(queue ? outgoing.packets(queue) : [])
     },
 
@@ -128,5 +128,20 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
     async destroy(): Promise<void> {
       retained.clear()
     },
+  }
+}
+
+/**
+ * Aedes asks nothing but `then` of what lies between a message and its delivery. A promise would answer later, and a
+ * message that needs more answers than another one, as those that are retained do, would come after its successor.
+ * [MQTT-4.6.0-6]
+ */
+function atOnce<T>(task: () => T): Promise<T> {
+  try {
+    const value = task()
+    // biome-ignore lint/suspicious/noThenProperty: that is the point of it
+    return { then: (take: (value: T) => unknown) => take(value) } as unknown as Promise<T>
+  } catch (error) {
+    return Promise.reject(error)
   }
 }

@@ -68,7 +68,7 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
   }
 
   function make(client: string, owner: string): Session {
-    const session = { owner, since: null, subscriptions: new Map(), queue: outgoing.openQueue(client) }
+    const session = { owner, since: null, subscriptions: new Map(), queue: outgoing.openQueue(client, true) }
     sessions.set(client, session)
     noteSession(client, session)
     return session
@@ -123,7 +123,7 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
     }
     each('s', (client, value) => {
       const { owner, since, subscriptions } = decodeJson<KeptSession>(value)
-      const queue = outgoing.openQueue(client)
+      const queue = outgoing.openQueue(client, true)
       const known = new Map(subscriptions.map((subscription) => [subscription.topic, subscription]))
       sessions.set(client, { owner, since: since ?? now, subscriptions: known, queue })
       for (const subscription of subscriptions) index(client, subscription)
@@ -191,12 +191,11 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
       const session = sessions.get(client)
       if (session) session.since = null
     },
-    /** The client's connection has ended: what was sent on it and not acknowledged is sent again on the next one. */
+    /** The client's connection has ended. */
     connectionEnded(client: string): void {
       const session = sessions.get(client)
       if (!session) return
       session.since = Date.now()
-      outgoing.interrupted(session.queue)
       noteSession(client, session)
     },
     /** Forgets sessions, and messages that wait, whose time is over. */
@@ -273,17 +272,17 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
       const wanted = recipients(list)
       const before = typeof packet.payload === 'string' ? undefined : prepared.get(packet.payload)
       if (before?.topic === packet.topic) {
-        for (const { queue, number, cancel } of before.entries) {
-          if (wanted.delete(queue.client)) outgoing.bind(queue, number, packet)
+        for (const { queue, cancel } of before.entries) {
+          if (wanted.delete(queue.client)) queue.latest = packet.brokerCounter
           else cancel()
         }
       }
       if (wanted.size === 0) return
       const message = outgoing.makeMessage(packet)
-      outgoing.noteMessage(message)
       for (const [client, qos] of wanted) {
-        const session = sessions.get(client) ?? make(client, '')
-        outgoing.enqueue(session.queue, message, qos, packet)
+        const { queue } = sessions.get(client) ?? make(client, '')
+        queue.latest = packet.brokerCounter
+        outgoing.enqueue(queue, message, qos)
       }
     },
     storeRetained(packet: QueuedPacket): void {

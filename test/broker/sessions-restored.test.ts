@@ -72,13 +72,14 @@ test.each([1, 2, 3, 4, 5])(
 
     function send(): void {
       const queue = sessions.get(pick(clients))?.queue
-      const waiting = queue ? sessions.outgoing.packets(queue) : []
-      if (!queue || waiting.length === 0) return
-      const packet = pick(waiting) as QueuedPacket & PublishPacket
-      if (packet.messageId === undefined) sessions.outgoing.update(queue, { ...packet, messageId: ++counter % 65_535 })
-      else if (packet.cmd === 'publish' && packet.qos === 2 && random() < 0.5) {
-        sessions.outgoing.update(queue, { cmd: 'pubrel', messageId: packet.messageId } as unknown as QueuedPacket)
-      } else sessions.outgoing.acknowledged(queue, packet.messageId)
+      if (!queue) return
+      const { outgoing } = sessions
+      const next = random() < 0.5 ? outgoing.take(queue) : null
+      if (next) return void outgoing.identify(queue, next)
+      const packet = pick(outgoing.packets(queue)) as (QueuedPacket & PublishPacket) | undefined
+      if (packet?.cmd === 'publish' && packet.qos === 2 && random() < 0.5) {
+        outgoing.release(queue, packet.messageId as number)
+      } else outgoing.acknowledged(queue, packet?.messageId)
     }
 
     const published: Promise<void>[] = []
@@ -95,6 +96,10 @@ test.each([1, 2, 3, 4, 5])(
       if (random() < 0.1) await new Promise((resolve) => setImmediate(resolve))
     }
     await Promise.all(published)
+    // Whatever happened, something waits.
+    sessions.subscribe(pick(clients), [{ topic: 'end', qos: 1 }])
+    const last = { cmd: 'publish', topic: 'end', payload: Buffer.from('end'), qos: 1, retain: false, dup: false }
+    sessions.enqueue(sessions.subscribersOf('end'), last as unknown as QueuedPacket)
     await sessions.notes.kept()
     await writer.close()
     await store.close()
