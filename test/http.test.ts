@@ -225,6 +225,7 @@ describe('pulling history', () => {
       ['cursor=x', /cursor/],
       ['format=xml', /json, columns, csv, ndjson/],
       ['interval=5', /30s, 5m/],
+      ['interval=99999999d&timezone=Europe/Berlin', /at most 36500d/],
       ['interval=1m&aggregate=median', /avg, min/],
       ['interval=1m&fill=zero', /none, null/],
       ['interval=1m&timezone=Berlin', /Europe\/Berlin/],

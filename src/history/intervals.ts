@@ -1,46 +1,70 @@
 import type { Millis } from '../../devices/reading.ts'
-import { createZone, type Zone } from '../../devices/zone.ts'
+import { changeBetween, createZone, type Zone } from '../../devices/zone.ts'
 
-/** Cuts time into buckets. `start` is the beginning of the bucket that holds `ts`, `next` that of the one after. */
+/** How time is cut into buckets: one after the other, without a gap, each instant in one. */
 export interface Intervals {
+  /** Where the bucket begins in which an instant lies. */
   start(ts: Millis): Millis
-  next(start: Millis): Millis
+  /** Where it ends and the next one begins: always later than the instant. */
+  end(ts: Millis): Millis
 }
 
 const hour = 3_600_000
-// Weeks begin on Monday (ISO 8601); the epoch was a Thursday.
 const week = 7 * 24 * hour
+// Weeks begin on Monday; the epoch was a Thursday.
 const firstMonday = 4 * 24 * hour
 
 /** Buckets of `interval` milliseconds that align to the epoch, or with a time zone to its local days. */
 export function createIntervals(interval: number, timezone: string | null): Intervals {
   const origin = interval % week === 0 ? firstMonday : 0
   const floor = (time: number) => Math.floor((time - origin) / interval) * interval + origin
-  if (timezone === null) return { start: floor, next: (start) => start + interval }
-
+  if (timezone === null) return { start: floor, end: (ts) => floor(ts) + interval }
   const zone = createZone(timezone)
   // Up to an hour a bucket has its length, also when the clock is turned; longer ones follow the wall clock, so that
   // a day has 23 or 25 hours then.
-  const followsWall = interval > hour
-  const start = (ts: Millis): Millis => {
-    const offset = zone(ts)
-    return followsWall ? Math.min(ts, fromWall(floor(ts + offset), zone)) : floor(ts + offset) - offset
-  }
-  const next = (begin: Millis): Millis => {
-    if (!followsWall) return start(begin + interval) > begin ? start(begin + interval) : begin + interval
-    const wall = floor(begin + zone(begin)) + interval
-    const after = fromWall(wall, zone)
-    return after > begin ? after : fromWall(wall + interval, zone)
-  }
-  return { start, next }
+  return interval > hour ? followWall(zone, floor, interval) : cutAtChanges(zone, floor, interval)
 }
 
-/** The instant at which a wall clock shows this time; in a gap the instant after it, twice shown: the first. */
-function fromWall(wall: number, zone: Zone): Millis {
-  const before = wall - zone(wall - 24 * hour)
-  const after = wall - zone(wall + 24 * hour)
-  const candidates = [Math.min(before, after), Math.max(before, after)]
-  return candidates.find((ts) => ts + zone(ts) === wall) ?? Math.max(before, after)
+/** Where the clock is turned a bucket ends and another begins, unless it would end there anyhow. */
+function cutAtChanges(zone: Zone, floor: (time: number) => number, interval: number): Intervals {
+  return {
+    start(ts) {
+      const offset = zone(ts)
+      const start = floor(ts + offset) - offset
+      return zone(start) === offset ? start : changeBetween(zone, start, ts)
+    },
+    end(ts) {
+      const offset = zone(ts)
+      const end = floor(ts + offset) - offset + interval
+      return zone(end - 1) === offset ? end : changeBetween(zone, ts, end - 1)
+    },
+  }
+}
+
+/** Offsets are smaller than this, and change once at most within twice of it. */
+const reach = 24 * hour
+
+/** A bucket begins when the wall clock first shows its time, or skips it: instants that ascend as the times do. */
+function followWall(zone: Zone, floor: (time: number) => number, interval: number): Intervals {
+  function firstShown(wall: number): Millis {
+    const before = zone(wall - reach)
+    const after = zone(wall + reach)
+    if (before === after) return wall - before
+    const change = changeBetween(zone, wall - reach, wall + reach)
+    return wall - before < change ? wall - before : Math.max(change, wall - after)
+  }
+
+  // A clock that is turned back shows again what lies before a bucket that has begun.
+  function wallOfNext(ts: Millis): number {
+    let wall = floor(ts + zone(ts)) + interval
+    while (firstShown(wall) <= ts) wall += interval
+    return wall
+  }
+
+  return {
+    start: (ts) => firstShown(wallOfNext(ts) - interval),
+    end: (ts) => firstShown(wallOfNext(ts)),
+  }
 }
 
 /** Whether the runtime knows the time zone. */

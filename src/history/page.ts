@@ -8,7 +8,7 @@ export interface PageQuery {
   order: 'asc' | 'desc'
   limit: number
   /** Whether so much was looked at that the page shall end where it is. */
-  isEnough?(): boolean
+  isEnough?: (() => boolean) | undefined
 }
 
 /** One page of raw readings, ascending by time whatever the order of the query; `next` as in `HistoryPage`. */

@@ -20,10 +20,25 @@ export interface Segment {
 
 /** Rows between two times, one per time, corrections applied. */
 export function readSegments(segments: readonly Segment[], from: Millis, to: Millis): Rows {
-  const parts = segments
-    .filter(({ firstTs, lastTs }) => lastTs >= from && firstTs < to)
-    .map((segment) => sliceRows(segment.open(), from, to))
+  const inside = segments.filter(({ firstTs, lastTs }) => lastTs >= from && firstTs < to)
+  const parts = inside.map((segment) => sliceRows(segment.open(), from, to))
+  const [only] = parts
+  if (parts.length === 1 && only && inside[0]?.directory?.distinct) return only
   return mergeTimes(sortRows(concatRows(parts)))
+}
+
+/** Segments whose times overlap, together and in the order of the log; the groups ascend. */
+export function clustersOf(segments: readonly Segment[]): Segment[][] {
+  const byTime = segments.map((segment, place) => ({ segment, place }))
+  byTime.sort((a, b) => a.segment.firstTs - b.segment.firstTs)
+  const clusters: (typeof byTime)[] = []
+  let reach = Number.NEGATIVE_INFINITY
+  for (const entry of byTime) {
+    if (entry.segment.firstTs > reach) clusters.push([entry])
+    else clusters.at(-1)?.push(entry)
+    reach = Math.max(reach, entry.segment.lastTs)
+  }
+  return clusters.map((cluster) => cluster.sort((a, b) => a.place - b.place).map(({ segment }) => segment))
 }
 
 /**

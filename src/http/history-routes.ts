@@ -39,7 +39,7 @@ const Query = Type.Object({
   cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
   format: Type.Optional(Type.String({ description: `one of ${formats.join(', ')}; or say it with \`Accept\`` })),
   interval: Type.Optional(
-    Type.String({ description: 'length of a bucket, such as `5m` or `1d`: asks for an aggregate' }),
+    Type.String({ description: 'length of a bucket, such as `5m` or `1d`, `36500d` at most: asks for an aggregate' }),
   ),
   aggregate: Type.Optional(Type.String({ description: `some of ${functions.join(', ')}; \`avg\` by default` })),
   fill: Type.Optional(
@@ -151,6 +151,8 @@ function readQuery(request: FastifyRequest, maxPoints: number): HistoryQuery {
 }
 
 const minInterval = 1
+/** A hundred years. */
+const maxInterval = 36_500 * 86_400_000
 
 function readBuckets(query: Static<typeof Query>): HistoryQuery['buckets'] {
   if (query.interval === undefined) {
@@ -165,6 +167,9 @@ function readBuckets(query: Static<typeof Query>): HistoryQuery['buckets'] {
       'invalid-request',
       `"interval" is "${query.interval}": expected a length such as 30s, 5m, 1h or 1d`,
     )
+  }
+  if (interval > maxInterval) {
+    throw new Problem('invalid-request', `"interval" is "${query.interval}": at most 36500d`)
   }
   const timezone = query.timezone ?? null
   if (timezone !== null && !isTimezone(timezone)) {

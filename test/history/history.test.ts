@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import type { Value } from '../../devices/reading.ts'
+import { changeBetween, createZone, type Zone } from '../../devices/zone.ts'
 import { readBuckets } from '../../src/history/buckets.ts'
 import { createIntervals } from '../../src/history/intervals.ts'
 import { readPage } from '../../src/history/page.ts'
-import type { AggregateFunction, BucketQuery } from '../../src/history/query.ts'
+import { type AggregateFunction, type BucketQuery, TooCostly } from '../../src/history/query.ts'
 import type { Segment } from '../../src/history/segments.ts'
 import { decodeBlock, encodeBlock, readDirectory } from '../../src/store/block.ts'
 import { type Rows, sortRows, valueAt } from '../../src/store/columns.ts'
@@ -241,7 +242,7 @@ describe('local buckets', () => {
   const starts = (interval: number, zone: string, from: string, count: number) => {
     const intervals = createIntervals(interval, zone)
     const list: string[] = []
-    for (let start = intervals.start(at(from)); list.length < count; start = intervals.next(start)) {
+    for (let start = intervals.start(at(from)); list.length < count; start = intervals.end(start)) {
       list.push(new Date(start).toISOString())
     }
     return list
@@ -279,28 +280,137 @@ describe('local buckets', () => {
     ])
   })
 
-  test('every instant lies in the bucket that begins before it and ends after it', () => {
-    const random = createRandom(5)
-    for (const zone of [
-      'Europe/Berlin',
-      'America/Sao_Paulo',
-      'Australia/Lord_Howe',
-      'Pacific/Apia',
-      'Asia/Kathmandu',
-      'UTC',
-    ]) {
-      for (const interval of [5 * 60_000, hour, 6 * hour, 24 * hour, 7 * 24 * hour]) {
-        const intervals = createIntervals(interval, zone)
-        for (let i = 0; i < 200; i++) {
-          const ts = random.integer(at('1995-01-01T00:00:00Z'), at('2030-01-01T00:00:00Z'))
-          const start = intervals.start(ts)
-          const next = intervals.next(start)
-          expect(start).toBeLessThanOrEqual(ts)
-          expect(next, `${zone} ${interval} ${new Date(ts).toISOString()}`).toBeGreaterThan(ts)
-          expect(intervals.start(start)).toBe(start)
-          expect(intervals.start(next)).toBe(next)
+  /** Where a zone turns its clock, from 2000 to 2025. */
+  function changesOf(zone: Zone): number[] {
+    const day = 24 * hour
+    const changes: number[] = []
+    for (let ts = at('2000-01-01T00:00:00Z'); ts < at('2025-01-01T00:00:00Z'); ts += day) {
+      if (zone(ts) !== zone(ts + day)) changes.push(changeBetween(zone, ts, ts + day))
+    }
+    return changes
+  }
+
+  // Half an hour, one minute past midnight, at midnight, a day left out, a month of fasting, three hours, and never.
+  for (const name of [
+    'Europe/Berlin',
+    'Australia/Lord_Howe',
+    'America/St_Johns',
+    'America/Sao_Paulo',
+    'America/Havana',
+    'Pacific/Apia',
+    'Africa/Casablanca',
+    'Antarctica/Casey',
+    'Asia/Kathmandu',
+  ]) {
+    test(`at every change of 25 years in ${name} buckets follow one another, and each instant is in one`, () => {
+      const zone = createZone(name)
+      const changes = [at('2024-06-01T12:34:56.789Z'), ...changesOf(zone)]
+      for (const minutes of [1, 7, 15, 40, 45, 60, 90, 120, 360, 1440, 2880, 10080]) {
+        const interval = minutes * 60_000
+        const intervals = createIntervals(interval, name)
+        for (const change of changes) {
+          const told = `${minutes}m, ${new Date(change).toISOString()}`
+          let start = intervals.start(change - Math.min(2 * interval, 3 * hour))
+          for (let buckets = 0; start <= change + 3 * hour && buckets < 400; buckets++) {
+            const end = intervals.end(start)
+            if (!(end > start)) throw new Error(`${told}: a bucket from ${start} to ${end}`)
+            const instants = [start, start + 1, Math.floor((start + end) / 2), end - 1, change - 1, change, change + 1]
+            for (const ts of instants) {
+              if (ts < start || ts >= end) continue
+              if (intervals.start(ts) !== start || intervals.end(ts) !== end) throw new Error(`${told}: ${ts}`)
+            }
+            start = end
+          }
         }
       }
+    })
+  }
+
+  test('an hour that half an hour is taken from or given to is cut, and a reading in it is found', () => {
+    // The clocks of Lord Howe Island go back by half an hour at 15:00 UTC.
+    expect(starts(hour, 'Australia/Lord_Howe', '2025-04-05T14:30:00Z', 4)).toEqual([
+      '2025-04-05T14:00:00.000Z',
+      '2025-04-05T15:00:00.000Z',
+      '2025-04-05T15:30:00.000Z',
+      '2025-04-05T16:30:00.000Z',
+    ])
+    const rows = {
+      times: Float64Array.of(at('2025-04-05T14:40:00Z'), at('2025-04-05T15:01:00Z')),
+      columns: [one([1, 2])],
     }
+    const page = readBuckets(
+      [headOf(rows)],
+      wholeAnswer([1]),
+      lastOf(hour),
+      createIntervals(hour, 'Australia/Lord_Howe'),
+    )
+    expect([...page.times]).toEqual([at('2025-04-05T14:00:00Z'), at('2025-04-05T15:00:00Z')])
   })
+
+  test('a bucket without an end that lies after its readings is an error and no endless loop', () => {
+    const rows = { times: Float64Array.of(1000), columns: [one([1])] }
+    const broken = { start: () => 0, end: () => 1000 }
+    expect(() => readBuckets([headOf(rows)], wholeAnswer([1]), lastOf(1000), broken)).toThrow('BUG')
+  })
+})
+
+const one = (values: number[], metric = 1) => ({ metric, values: Float64Array.from(values) })
+const lastOf = (interval: number): BucketQuery => ({
+  written: '',
+  interval,
+  aggregate: ['last'],
+  fill: 'none',
+  timezone: null,
+})
+
+function headOf(rows: Rows): Segment {
+  const { times } = rows
+  const [firstTs, lastTs] = [times[0] as number, times.at(-1) as number]
+  return { firstTs, lastTs, rows: times.length, directory: null, open: () => rows }
+}
+
+function wholeAnswer(metrics: number[]) {
+  const [from, to] = [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER]
+  return { from, to, position: null, order: 'asc' as const, limit: 100, metrics }
+}
+
+describe('limits of what a query may ask', () => {
+  test('a sum or a slope that is no number any more is no value', () => {
+    const most = Number.MAX_VALUE
+    const rows = { times: Float64Array.of(0, 1, 60_000, 180_000), columns: [one([most, most, -most, most])] }
+    const query: BucketQuery = { ...lastOf(60_000), aggregate: ['sum', 'avg', 'last'], fill: 'linear' }
+    const { columns } = readBuckets([headOf(rows)], wholeAnswer([1]), query, createIntervals(60_000, null))
+    expect(columns.map(({ values }) => values)).toEqual([
+      [undefined, -most, undefined, most],
+      [undefined, -most, undefined, most],
+      [most, -most, undefined, most],
+    ])
+  })
+
+  for (const fill of ['previous', 'linear'] as const) {
+    test(`looking for a neighbour counts: with fill=${fill} it ends when enough was looked at`, () => {
+      let opened = 0
+      const segments = Array.from({ length: 500 }, (_, index): Segment => {
+        const times = Float64Array.of(index * 1000)
+        const rows = { times, columns: index === 0 ? [one([1]), one([5], 2)] : [one([1])] }
+        const open = () => {
+          opened++
+          return rows
+        }
+        return { ...headOf(rows), open }
+      })
+      const page = { ...wholeAnswer([1, 2]), from: 0, position: 499_000, limit: 1, isEnough: () => opened > 10 }
+      const query = { ...lastOf(1000), fill }
+      expect(() => readBuckets(segments, page, query, createIntervals(1000, null))).toThrow(TooCostly)
+      expect(opened).toBeLessThan(20)
+      // A block says what it holds, and is not opened in vain.
+      const sealed = segments.map((segment): Segment => {
+        return { ...segment, directory: readDirectory(encodeBlock(segment.open()).directory) }
+      })
+      opened = 0
+      const { columns } = readBuckets(sealed, page, query, createIntervals(1000, null))
+      expect(columns.find(({ metric }) => metric === 2)?.values).toEqual([fill === 'previous' ? 5 : undefined])
+      expect(opened).toBeLessThan(5)
+    })
+  }
 })
