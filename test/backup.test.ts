@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync, statSync } from 'node:fs'
-import { open, readFile, writeFile } from 'node:fs/promises'
+import { link, open, readFile, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
@@ -127,12 +127,15 @@ describe('backup', () => {
     }
   })
 
-  test('is one file, readable by its owner alone', async () => {
+  test('is one file, readable by its owner alone, also when two are made at once and another one was killed', async () => {
     const hub = await startHubProcess()
     const folder = await temporaryFolder()
-    await done(backUp(join(folder, 'hub.backup'), hub.folder))
+    const file = join(folder, 'hub.backup')
+    await writeFile(`${file}.partial-1`, 'left by a killed one')
+    await utimes(`${file}.partial-1`, 1, 1)
+    await Promise.all([done(backUp(file, hub.folder, '--force')), done(backUp(file, hub.folder, '--force'))])
     expect(readdirSync(folder)).toEqual(['hub.backup'])
-    expect(statSync(join(folder, 'hub.backup')).mode & 0o777).toBe(0o600)
+    expect(statSync(file).mode & 0o777).toBe(0o600)
   })
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -141,7 +144,7 @@ describe('backup', () => {
       const folder = await temporaryFolder()
       const file = join(folder, 'hub.backup')
       const child = spawn(process.execPath, [mainFile, 'backup', file, '--data', data])
-      await waitFor(() => statSync(`${file}.partial`, { throwIfNoEntry: false })?.size)
+      await waitFor(() => readdirSync(folder).some((name) => statSync(join(folder, name)).size > 0))
       child.kill(signal)
       await once(child, 'exit')
       expect(child.exitCode).toBe(1)
@@ -156,7 +159,13 @@ describe('backup', () => {
     await writeFile(file, 'precious')
     const damaged = await temporaryFolder()
     await damage(await stoppedHub(damaged))
+    await link(join(hub.folder, 'hub.db'), join(folder, 'other name'))
+    const ownFiles = ['hub.db', 'hub.db-wal', 'hub.db-shm', 'hub.lock'].map((name) => join(hub.folder, name))
     const refusals: [Promise<{ code: number | null; stderr: string }>, RegExp][] = [
+      ...[...ownFiles, join(folder, 'other name')].map((path): [ReturnType<typeof run>, RegExp] => [
+        backUp(path, hub.folder, '--force'),
+        /belongs to the hub itself/,
+      ]),
       [backUp(file, hub.folder), /is there already: .*--force/],
       [backUp(join(folder, 'other'), await temporaryFolder()), /there is no database in .*--data/],
       [backUp(join(folder, 'no', 'other'), hub.folder), /no backup was made: .*no such file/],
@@ -169,7 +178,7 @@ describe('backup', () => {
       expect(stderr).toMatch(/^telemetry-hub: .*\n$/)
       expect(code).toBe(1)
     }
-    expect(readdirSync(folder)).toEqual(['hub.backup'])
+    expect(readdirSync(folder)).toEqual(['hub.backup', 'other name'])
     expect(await readFile(file, 'utf8')).toBe('precious')
     await done(backUp(file, hub.folder, '--force'))
     await startRestored(file)

@@ -1,13 +1,22 @@
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, renameSync } from 'node:fs'
-import { copyFile } from 'node:fs/promises'
+import {
+  closeSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  renameSync,
+  rmSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
-import { removeDatabase, syncFolder } from './backup.ts'
+import { copyPages, openEmpty, removeDatabase, syncFolder } from './backup.ts'
 import { lockFolder } from './folder-lock.ts'
 import { earlierLogs } from './lineage.ts'
-import { UnusableFile } from './schema.ts'
-import { checkDatabase } from './soundness.ts'
+import { openForWriting, UnusableFile } from './schema.ts'
+import { checkDatabase, isUnsound } from './soundness.ts'
 
 export interface RestoreOptions {
   file: string
@@ -37,21 +46,18 @@ export async function restore({ file, folder, force }: RestoreOptions): Promise<
         `${folder} holds a database: choose another folder with --data, or put it aside with --force`,
       )
     }
-    // What is checked is the copy that will be used.
-    removeDatabase(partial)
-    for (const end of ['', '-wal']) {
-      // One that was put aside may have its last commits there.
-      if (existsSync(file + end)) await copyFile(file + end, partial + end)
+    const made = openEmpty(partial)
+    try {
+      // A hub may be running on it, and one that was put aside may have its last commits in a WAL.
+      await copyPages(file, partial, made, new AbortController().signal)
+      // What is checked is the copy that will be used.
+      const { hub, end } = checkDatabase(partial, file)
+      beginLog(partial, hub, end)
+      fsyncSync(made)
+      return { through: end - 1, aside: swap(folder, target, partial, occupied) }
+    } finally {
+      closeSync(made)
     }
-    chmodSync(partial, 0o600)
-    const { hub, end } = checkDatabase(partial, file)
-    beginLog(partial, hub, end)
-    const aside = occupied ? putAside(target) : null
-    // The WAL of another database would be played into this one.
-    removeDatabase(target)
-    renameSync(partial, target)
-    syncFolder(folder)
-    return { through: end - 1, aside }
   } catch (error) {
     removeDatabase(partial)
     if (error instanceof UnusableFile) throw error
@@ -61,16 +67,77 @@ export async function restore({ file, folder, force }: RestoreOptions): Promise<
   }
 }
 
+/*
+ * Whenever this is cut off, the folder holds the old database whole or the new one. The old one is made a single file and
+ * gets a second name; then one rename puts the new one in its place. Between the steps the folder is synced, as names may
+ * reach the disk in any order.
+ */
+function swap(folder: string, target: string, partial: string, occupied: boolean): string | null {
+  const aside = occupied ? putAside(target) : null
+  try {
+    syncFolder(folder)
+    // The WAL of another database would be played into this one. Only one that cannot be read still has it here.
+    for (const end of besides) rmSync(target + end, { force: true })
+    syncFolder(folder)
+    renameSync(partial, target)
+  } catch (error) {
+    if (aside !== null) {
+      if (existsSync(`${aside}-wal`)) renameSync(`${aside}-wal`, `${target}-wal`)
+      rmSync(aside)
+    }
+    throw error
+  }
+  syncFolder(folder)
+  return aside
+}
+
+const besides = ['-wal', '-shm', '-journal']
+
+/** A second name for the database, and for the WAL of one that is too damaged to be made a single file. */
+function putAside(target: string): string {
+  const aside = `${target}.before-restore-${new Date().toISOString().replace(/[-:]|\.\d+/g, '')}`
+  if (existsSync(aside)) throw new UnusableFile(`${aside} is there already: try again in a second`)
+  endWal(target)
+  for (const end of ['', '-wal']) if (existsSync(target + end)) linkOrCopy(target + end, aside + end)
+  return aside
+}
+
+/** Brings what is in the WAL into the file itself. */
+function endWal(target: string): void {
+  let db: Database.Database | null = null
+  try {
+    db = new Database(target)
+    const [result] = db.pragma('wal_checkpoint(TRUNCATE)') as { busy: number }[]
+    if (result?.busy !== 0) throw new UnusableFile(`another process reads ${target}: try again when it has ended`)
+  } catch (error) {
+    if (!isUnsound(error)) throw error
+  } finally {
+    db?.close()
+  }
+}
+
+function linkOrCopy(from: string, to: string): void {
+  try {
+    linkSync(from, to)
+  } catch {
+    // Not every file system gives a file two names.
+    copyFileSync(from, to, constants.COPYFILE_EXCL)
+    const copy = openSync(to, 'r+')
+    fsyncSync(copy)
+    closeSync(copy)
+  }
+}
+
 /**
  * The log goes on from here in another way than it did, with other readings at the same offsets. It gets a name of its
  * own, and remembers how far it is the same: a cursor from beyond that would skip what comes now. Consumers begin an
  * epoch, as after a seek: workers and receivers of webhooks may have taken other readings under the identifiers to come.
  */
 function beginLog(path: string, former: string, end: number): void {
-  const db = new Database(path)
+  // A file of an older version is brought to this one.
+  const db = openForWriting(path, 'fsync')
   try {
     db.pragma('journal_mode = DELETE')
-    db.pragma('synchronous = FULL')
     const keep = db.prepare('INSERT OR REPLACE INTO hub (key, value) VALUES (?, ?)')
     db.transaction(() => {
       keep.run('earlier', JSON.stringify([...earlierLogs(db), { hub: former, end }]))
@@ -82,13 +149,4 @@ function beginLog(path: string, former: string, end: number): void {
   } finally {
     db.close()
   }
-}
-
-/** The WAL goes with it: it may hold the last commits. */
-function putAside(target: string): string {
-  const aside = `${target}.before-restore-${new Date().toISOString().replace(/[-:]|\.\d+/g, '')}`
-  if (existsSync(aside)) throw new UnusableFile(`${aside} is there already: try again in a second`)
-  renameSync(target, aside)
-  if (existsSync(`${target}-wal`)) renameSync(`${target}-wal`, `${aside}-wal`)
-  return aside
 }

@@ -32,13 +32,22 @@ export function checkDatabase(path: string, name: string): Checked {
     const end = db.prepare<[], number>('SELECT "offset" + count FROM log ORDER BY "offset" DESC LIMIT 1').pluck().get()
     return { hub, end: end ?? 1 }
   } catch (error) {
-    if (error instanceof UnusableFile) throw error
-    const { code, message } = error as Error & { code?: string }
-    if (code === 'SQLITE_NOTADB' || isDamage(error)) throw new UnusableFile(damaged(name, message))
-    throw new UnusableFile(`cannot read ${name} (${message}): correct its name or its permissions`)
+    const told = refuseDamage(error, name)
+    if (told instanceof UnusableFile) throw told
+    throw new UnusableFile(`cannot read ${name} (${told.message}): correct its name or its permissions`)
   } finally {
     db?.close()
   }
+}
+
+/** The error, or where it says that a database is damaged, what to do about that. */
+export function refuseDamage(error: unknown, name: string): Error {
+  return isUnsound(error) ? new UnusableFile(damaged(name, (error as Error).message)) : (error as Error)
+}
+
+/** Whether an error says that a file is no database, or a damaged one. */
+export function isUnsound(error: unknown): boolean {
+  return (error as Error & { code?: string }).code === 'SQLITE_NOTADB' || isDamage(error)
 }
 
 interface BlockContent {
