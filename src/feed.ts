@@ -131,7 +131,7 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
 
   async function* follow(query: FeedQuery, { signal, heartbeat }: FollowOptions): AsyncGenerator<FeedPage, void, void> {
     let after = query.after
-    let lastWord = Date.now()
+    let lastWord = performance.now()
     followers++
     try {
       while (!signal.aborted) {
@@ -141,12 +141,12 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
         after = page.next
         // Also while readings pass that the filter leaves out, the reader hears how far it has come; and where it is
         // when the hub stops.
-        if (page.entries.length > 0 || gone || closed || Date.now() - lastWord >= heartbeat) {
-          lastWord = Date.now()
+        if (page.entries.length > 0 || gone || closed || performance.now() - lastWord >= heartbeat) {
+          lastWord = performance.now()
           yield page
         }
         if (gone || closed) return
-        if (page.caughtUp) await wait(after, Math.max(1, heartbeat - (Date.now() - lastWord)), signal)
+        if (page.caughtUp) await wait(after, Math.max(1, heartbeat - (performance.now() - lastWord)), signal)
         else await nextTurn()
       }
     } finally {

@@ -5,6 +5,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { WebSocket } from 'ws'
+import { push, send } from './delivery/hub-calls.ts'
 import {
   type HubProcess,
   mainFile,
@@ -154,26 +155,67 @@ const withoutFaketime = 'no faketime on the PATH, so nobody has turned the clock
 if (!hasFaketime && !process.env.CI)
   console.warn(`\n*** SKIPPED: test/faults.test.ts, the clock: ${withoutFaketime} ***\n`)
 
+/** A hub whose clock is turned by seconds, for it alone. */
+async function fakeClock() {
+  const folder = await temporaryFolder()
+  const clock = join(folder, 'clock')
+  const turn = (seconds: string) => writeFileSync(clock, seconds)
+  turn('+0')
+  const library = spawnSync('bash', ['-c', 'ls /usr/lib/*/faketime/libfaketime.so.1'], { encoding: 'utf8' })
+  const variables = {
+    LD_PRELOAD: library.stdout.trim(),
+    FAKETIME_TIMESTAMP_FILE: clock,
+    FAKETIME_NO_CACHE: '1',
+    DONT_FAKE_MONOTONIC: '1',
+  }
+  const shell = Object.entries(variables)
+    .map(([name, value]) => `export ${name}=${value}`)
+    .join('; ')
+  return { turn, start: () => startHubProcess({ folder: join(folder, 'data'), shell }) }
+}
+
+test.skipIf(!hasFaketime && !process.env.CI)(
+  `a clock that is set: who waits is answered in time, and what is pending comes again neither late nor at once${hasFaketime ? '' : ` (skipped: ${withoutFaketime})`}`,
+  async () => {
+    const { start, turn } = await fakeClock()
+    let hub = await start()
+    await push(hub, 1)
+    const receive = async (consumer: string, wait: string) =>
+      (await send<{ deliveries: object[] }>(hub, 'POST', `consumers/${consumer}/receive`, { max: 10, wait })).deliveries
+    for (const [name, ackWait] of [
+      ['soon', '1s'],
+      ['later', '1h'],
+    ]) {
+      await send(hub, 'PUT', `consumers/${name}`, { start: 'earliest', ackWait })
+      expect(await receive(name as string, '0s')).toHaveLength(1)
+    }
+    const signal = AbortSignal.timeout(20_000)
+    const { cursor } = await hub.get<{ cursor: string }>('/v1/feed?after=earliest')
+    const poll = hub.get(`/v1/feed?after=${cursor}&wait=2`, { signal })
+    turn('-3600')
+    expect(await poll).toMatchObject({ readings: [] })
+    expect(await receive('soon', '20s')).toHaveLength(1)
+    turn('+7200')
+    expect(await receive('later', '0s')).toEqual([])
+    // It is kept when the delivery is, and the clock of the next start is behind that.
+    await waitFor(async () => (await receive('soon', '20s')).length === 1)
+    await hub.kill('SIGTERM')
+    turn('-3600')
+    hub = await start()
+    expect(await receive('later', '0s')).toEqual([])
+    expect(await receive('soon', '20s')).toHaveLength(1)
+  },
+  60_000,
+)
+
 test.skipIf(!hasFaketime && !process.env.CI)(
   `a clock that jumps back and forth: stamps of a device only grow, and nothing is lost${hasFaketime ? '' : ` (skipped: ${withoutFaketime})`}`,
   async () => {
-    const folder = await temporaryFolder()
-    const clock = join(folder, 'clock')
-    writeFileSync(clock, '+0')
-    const library = spawnSync('bash', ['-c', 'ls /usr/lib/*/faketime/libfaketime.so.1'], { encoding: 'utf8' })
-    const variables = {
-      LD_PRELOAD: library.stdout.trim(),
-      FAKETIME_TIMESTAMP_FILE: clock,
-      FAKETIME_NO_CACHE: '1',
-      DONT_FAKE_MONOTONIC: '1',
-    }
-    const shell = Object.entries(variables)
-      .map(([name, value]) => `export ${name}=${value}`)
-      .join('; ')
-    const hub = await startHubProcess({ folder: join(folder, 'data'), shell })
+    const { start, turn } = await fakeClock()
+    const hub = await start()
     let n = 0
     for (const shift of ['+0', '-3600', '+7200', '-86400', '+60', '+0']) {
-      writeFileSync(clock, shift)
+      turn(shift)
       for (let i = 0; i < 20; i++) {
         const answer = await fetch(`${hub.http}/v1/devices/d/telemetry`, { method: 'POST', body: `{"n":${n++}}` })
         expect(await answer.json()).toMatchObject({ accepted: 1 })
@@ -198,14 +240,14 @@ test('a store thread that dies ends the hub with a message, and what was acknowl
   const inspector = new WebSocket(address)
   onTestFinished(() => inspector.terminate())
   await once(inspector, 'open')
-  const send = (method: string, params: object) => inspector.send(JSON.stringify({ id: 1, method, params }))
+  const command = (method: string, params: object) => inspector.send(JSON.stringify({ id: 1, method, params }))
   inspector.on('message', (data) => {
     const { method, params } = JSON.parse(String(data))
     if (method !== 'NodeWorker.attachedToWorker') return
     const message = { id: 1, method: 'Runtime.evaluate', params: { expression: 'process.exit(9)' } }
-    send('NodeWorker.sendMessageToWorker', { sessionId: params.sessionId, message: JSON.stringify(message) })
+    command('NodeWorker.sendMessageToWorker', { sessionId: params.sessionId, message: JSON.stringify(message) })
   })
-  send('NodeWorker.enable', { waitForDebuggerOnStart: false })
+  command('NodeWorker.enable', { waitForDebuggerOnStart: false })
   await waitFor(() => hub.output().includes('the thread store-writer has ended by itself'))
   // A process that is debugged waits for the debugger.
   inspector.terminate()

@@ -8,6 +8,14 @@ export interface Clock {
   after(millis: number, callback: () => void): () => void
 }
 
+/**
+ * Milliseconds since the Unix epoch as the clock said when the process began, and only growing since: for times that are
+ * kept, and must not come late or at once because the clock was set.
+ */
+export function steadyNow(): number {
+  return Math.floor(performance.timeOrigin + performance.now())
+}
+
 /** Beyond this, setTimeout fires at once. */
 const maxTimerMillis = 2 ** 31 - 1
 

@@ -1,6 +1,7 @@
 import type { Millis } from '../../devices/reading.ts'
 import type { Feed, FeedPage } from '../feed.ts'
 import type { ConsumerChange, DeadLetter, Offset, Store } from '../store/store.ts'
+import { steadyNow } from './clock.ts'
 import { type DeliveryId, readDeliveryId, writeDeliveryId } from './delivery-id.ts'
 import { createPending, type Run } from './pending.ts'
 import { type ConsumerSettings, devicesOf, type Rules, readRules } from './settings.ts'
@@ -42,6 +43,8 @@ interface ConsumerFigures {
 export interface ConsumerState {
   /** Grows with each seek, so that identifiers of before name nothing any more. */
   epoch: number
+  /** When it was kept, by the clock that `ready` of what is pending is read on. */
+  at: Millis
   next: Offset
   pending: Run[]
   redelivered: number
@@ -119,7 +122,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   let { settings } = options
   let rules: Rules = readRules(settings)
   let { epoch, next, redelivered, acknowledged, missed, former } = options.state
-  const pending = createPending(options.state.pending)
+  const pending = createPending(sinceKept(options.state))
   const dead = new Set(options.deadLetters)
   let buried: DeadLetter[] = []
   let raised: Offset[] = []
@@ -130,8 +133,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 
   function change(): ConsumerChange {
     if (!holdsFormer()) former = undefined
+    const runs = [...pending.runs]
     const figures = { redelivered, acknowledged, missed }
-    const state: ConsumerState = { epoch, next, pending: [...pending.runs], ...figures, ...(former && { former }) }
+    const state: ConsumerState = { epoch, at: steadyNow(), next, pending: runs, ...figures, ...(former && { former }) }
     const made = { name, settings: JSON.stringify(settings), state: JSON.stringify(state), buried, raised }
     buried = []
     raised = []
@@ -161,11 +165,11 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   }
 
   async function receive(max: number, wait: Millis, signal: AbortSignal, allowed = () => true): Promise<Delivery[]> {
-    const deadline = Date.now() + wait
+    const deadline = performance.now() + wait
     const isOver = () => signal.aborted || closed || !allowed()
     for (;;) {
       const deliveries = await inTurn(() => (isOver() ? Promise.resolve([]) : take(max)))
-      const left = deadline - Date.now()
+      const left = deadline - performance.now()
       if (deliveries.length > 0 || left <= 0 || isOver() || feed.closed) return deliveries
       await untilThereMayBe(left, signal)
     }
@@ -174,7 +178,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   /** Waits for a new reading if there is room for one, for the next that may be delivered again, or for a change. */
   async function untilThereMayBe(left: Millis, signal: AbortSignal): Promise<void> {
     const ready = pending.nextReady()
-    const millis = ready === null ? left : Math.max(1, Math.min(left, ready - Date.now()))
+    const millis = ready === null ? left : Math.max(1, Math.min(left, ready - steadyNow()))
     const waiting = new AbortController()
     const stop = () => waiting.abort()
     wakers.add(stop)
@@ -188,7 +192,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 
   // What is kept may be asked for between any two steps: a reading leaves one place and enters the next in one step.
   async function take(max: number): Promise<Delivery[]> {
-    const now = Date.now()
+    const now = steadyNow()
     const deliveries: Delivery[] = []
     let characters = 0
     for (const run of pending.ready(now, max)) {
@@ -213,7 +217,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       const page = await readNext(room)
       if (page.oldest > next) missed += page.oldest - next
       next = Math.max(next, page.next)
-      deliver(entriesOfPage(page), 1, now, deliveries)
+      deliver(entriesOfPage(page), 1, Date.now(), deliveries)
     }
     if (deliveries.length > 0 || buried.length > 0) onTouched(consumer)
     return deliveries
@@ -243,7 +247,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 
   function deliver(entries: readonly Entry[], attempt: number, since: Millis, into: Delivery[]): void {
     if (attempt > 1) redelivered += entries.length
-    const ready = Date.now() + rules.ackWait + rules.backoff(attempt)
+    const ready = steadyNow() + rules.ackWait + rules.backoff(attempt)
     for (const run of runsOf(entries.map(([offset]) => offset))) pending.add({ ...run, attempt, ready, since })
     for (const [offset, reading] of entries) {
       into.push({ id: writeDeliveryId({ epoch, offset, attempt }), offset, attempt, reading })
@@ -332,11 +336,11 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       return done({ runs, settled: settledOf(runs, 0) })
     },
     release(ids, delay, failures = 1) {
-      const ready = Date.now() + delay
+      const ready = steadyNow() + delay
       return putBack(cut(ids, true), ({ attempt }) => ({ ready, attempt: attempt - 1 + failures }))
     },
     extend: (ids) =>
-      putBack(cut(ids, true), ({ attempt }) => ({ ready: Date.now() + rules.ackWait + rules.backoff(attempt) })),
+      putBack(cut(ids, true), ({ attempt }) => ({ ready: steadyNow() + rules.ackWait + rules.backoff(attempt) })),
     reject: (ids, reason) =>
       inTurn(async () => {
         const runs: Run[] = []
@@ -424,6 +428,12 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     },
   }
   return consumer
+}
+
+/** What is pending, where the clock was turned back since: no delivery waits longer than it was to wait. */
+function sinceKept({ at, pending }: ConsumerState): Run[] {
+  const back = Math.max(0, (at ?? 0) - steadyNow())
+  return pending.map((run) => ({ ...run, ready: run.ready - back }))
 }
 
 function entriesOfPage({ entries, offsets }: FeedPage): Entry[] {

@@ -145,7 +145,7 @@ export function createConsumers(options: ConsumersOptions): Consumers {
         readRules(settings)
         // Identifiers of one that had the name before mean nothing here.
         const epoch = Date.now()
-        const state = { epoch, next: start, pending: [], redelivered: 0, acknowledged: 0, missed: 0 }
+        const state = { epoch, at: 0, next: start, pending: [], redelivered: 0, acknowledged: 0, missed: 0 }
         const consumer = add(name, settings, state, [])
         await consumer.keep()
         startPusher(consumer)

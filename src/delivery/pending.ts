@@ -8,9 +8,9 @@ export interface Run {
   to: Offset
   /** How often they were delivered. */
   attempt: number
-  /** When they may be delivered again. */
+  /** When they may be delivered again, as `steadyNow` counts. */
   ready: Millis
-  /** When they were delivered for the first time. */
+  /** When they were delivered for the first time, by the clock. */
   since: Millis
 }
 

@@ -84,21 +84,21 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     const query = await readQuery(request, 'earliest')
     const wait = readWait(request)
     if (wait > 0) guards.streaming(request.ip ?? '', reply.raw)
-    const deadline = Date.now() + wait * 1000
+    const deadline = performance.now() + wait * 1000
     const granted = gate.grantOf(request).signal
     const signal = closeSignal(reply, granted)
-    const patience = Math.max(deadline, Date.now() + scanMillis)
+    const patience = Math.max(deadline, performance.now() + scanMillis)
     let page = await feed.read(query)
     refuseGone(page, query)
     // A filter may pass over much that it does not want: go on until there is something, or nothing more, but not for
     // so long that the reader gives up; it has a cursor to go on from.
     while (
       page.entries.length === 0 &&
-      Date.now() < (page.caughtUp ? deadline : patience) &&
+      performance.now() < (page.caughtUp ? deadline : patience) &&
       !signal.aborted &&
       !feed.closed
     ) {
-      if (page.caughtUp) await feed.wait(page.next, deadline - Date.now(), signal)
+      if (page.caughtUp) await feed.wait(page.next, deadline - performance.now(), signal)
       const after = page.next
       page = await feed.read({ ...query, after })
       refuseGone(page, { after })
