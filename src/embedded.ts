@@ -49,7 +49,10 @@ export interface FollowOptions {
   signal?: AbortSignal
 }
 
-/** A hub in this process. */
+/**
+ * A hub in this process. Where it cannot go on it closes its doors and says so in the log; from then on `ingest` and `feed`
+ * reject. The program itself goes on.
+ */
 export interface EmbeddedHub {
   /** `null` with `mqttPort: 'off'`. */
   readonly mqttPort: number | null
@@ -79,10 +82,20 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
     ...options,
     demo: false,
   }
-  const hub = await startHub(config, version, await createLog(config.logLevel))
+  const logger = await createLog(config.logLevel)
+  // The program goes on without its hub, and hears of it at its next call.
+  let death: Error | null = null
+  let close = async (): Promise<void> => {}
+  const hub = await startHub(config, version, logger, (reason) => {
+    logger.fatal(`${reason}: the hub ends`)
+    death = new Error(`the hub has ended: ${reason}`)
+    close().catch((error) => logger.error({ err: error }, 'closing the hub has failed'))
+  })
+  close = hub.close
   const { feed, sink, window, log } = hub
 
   async function ingest(given: readonly GivenReading[]): Promise<Ingested> {
+    if (death) throw death
     const now = Date.now()
     const decoded: Decoded = { readings: [], rejected: [] }
     given.forEach(({ device, ts, values }, index) => {
@@ -112,6 +125,7 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
       place = page.next
       yield { readings: JSON.parse(`[${page.json}]`) as StoredReading[], cursor: writeCursor(log.hub, page.next) }
     }
+    if (death) throw death
   }
 
   return {

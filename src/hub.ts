@@ -39,8 +39,16 @@ export interface Hub {
   close(): Promise<void>
 }
 
-/** Puts all rooms together and opens the doors. Throws `StartError` with what to do when it cannot. */
-export async function startHub(config: Config, version: string, log: Logger): Promise<Hub> {
+/**
+ * Puts all rooms together and opens the doors. Throws `StartError` with what to do when it cannot. `onDeath` hears when
+ * the hub can do no more than be closed: half a hub would take messages in that it cannot answer for.
+ */
+export async function startHub(
+  config: Config,
+  version: string,
+  log: Logger,
+  onDeath: (reason: string) => void,
+): Promise<Hub> {
   const tls = loadTls(config)
   // The store opens on a thread of its own; meanwhile this one loads what speaks to the world.
   const [store, { createBroker }, { createSlots, networkOf }, { createHttpServer }, { createGuards }] =
@@ -73,19 +81,16 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   else if (!loopbackOnly && config.mqttPort !== 'off')
     log.warn('the MQTT port beside that for TLS lets passwords cross the network in clear: see --mqtt-port off')
   let failure: string | null = null
+  let onFailure = (): void => {}
   store.onStatus((status) => {
     if (status.failure !== null)
       log.error(`storage fails, nothing is acknowledged until it recovers: ${status.failure}`)
     else log.info('storage has recovered')
     failure = status.failure
+    if (failure !== null) onFailure()
   })
-
   store.onDamage((what) => log.error(`${what}: restore a backup`))
-  store.onDeath((reason) => {
-    // Half a hub would take messages in that it cannot answer for. A supervisor starts a whole one.
-    log.fatal(`${reason}: the hub ends`)
-    process.exit(1)
-  })
+  store.onDeath(onDeath)
 
   const dictionary = createDictionary(store.opened)
   const guards = createGuards({
@@ -173,15 +178,22 @@ export async function startHub(config: Config, version: string, log: Logger): Pr
   async function close(): Promise<void> {
     stopWatching()
     stopRetention()
-    await broker.close(writer.settled)
-    await consumers.close()
-    await writer.close()
+    const failing = new Promise<void>((resolve) => {
+      onFailure = resolve
+      if (failure !== null) resolve()
+    })
+    // A disk may fail for hours, and what waits for it is not acknowledged: it may be lost.
+    const unlessFailing = async (work: Promise<void>) => void (await Promise.race([work, failing]))
+    await broker.close(() => unlessFailing(writer.settled()))
+    await unlessFailing(consumers.close())
+    await unlessFailing(writer.close())
+    if (failure !== null) log.warn('the hub stops while storage fails: what was not acknowledged is not stored')
     // Whoever reads is told where he is; whoever does not read is not waited for.
     await Promise.race([feed.close(), sleep(readerGraceMillis)])
     const impatience = setTimeout(guards.hangUp, readerGraceMillis)
     await http.close()
     clearTimeout(impatience)
-    await access.close()
+    await unlessFailing(access.close())
     await store.close()
   }
   const hub: Hub = {

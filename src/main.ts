@@ -72,7 +72,11 @@ async function serve(args: string[]): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const begun = performance.now()
   const { startHub } = await import('./hub.ts')
-  const hub = await startHub(config, version, log)
+  // A supervisor starts a whole one.
+  const hub = await startHub(config, version, log, (reason) => {
+    log.fatal(`${reason}: the hub ends`)
+    process.exit(1)
+  })
   const demo = config.demo ? await startDemo(hub) : null
   stopOnSignal(hub, demo, config.grace)
   const { mqttPort, mqttTlsPort, httpPort } = hub

@@ -12,7 +12,7 @@ export interface Writer extends Sink {
   keep(consumer: string, change: () => ConsumerChange): Promise<void>
   /** Resolves when everything that was accepted so far is answered. */
   settled(): Promise<void>
-  /** Commits what waits and refuses what comes after. */
+  /** Refuses what comes from now on, and commits what waits. */
   close(): Promise<void>
   readonly figures: WriterFigures
 }
@@ -190,8 +190,9 @@ export function createWriter(store: Store, dictionary: Dictionary, onCommit: (co
     discard,
     figures,
     async close() {
-      while (committing) await committing
+      // From here on nothing joins what waits: whoever goes on sending could keep the commits going for ever.
       closed ??= 'the hub is stopping'
+      while (committing) await committing
     },
   }
 }

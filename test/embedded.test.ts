@@ -47,6 +47,52 @@ test('a hub in a program takes readings in, answers for them, and has all its do
   await again.close()
 })
 
+test('a store that dies ends the hub and not the program: the doors close, and the next call says why', async () => {
+  // A program of its own, whose worker threads can be told apart: the first one is the store's.
+  const program = fileURLToPath(new URL('../dying-store.js', import.meta.url))
+  writeFileSync(
+    program,
+    `import { once } from 'node:events'
+import threads from 'node:worker_threads'
+import { syncBuiltinESMExports } from 'node:module'
+const { Worker } = threads
+const workers = []
+threads.Worker = class extends Worker {
+  constructor(...given) {
+    super(...given)
+    workers.push(this)
+  }
+}
+syncBuiltinESMExports()
+const { createHub } = await import('telemetry-hub')
+const hub = await createHub({ data: 'data', logLevel: 'silent' })
+const feed = hub.feed()
+const reading = feed.next()
+await hub.ingest([{ device: 'a', values: { n: 1 } }])
+await reading
+const last = feed.next()
+await workers[0].terminate()
+// The place, for the last time.
+await last
+await feed.next().catch((error) => console.log('feed', error.message))
+await hub.ingest([{ device: 'a', values: { n: 2 } }]).catch((error) => console.log('ingest', error.message))
+await hub.close()
+console.log('going on')`,
+  )
+  onTestFinished(() => rmSync(program))
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program], {
+    cwd: temporaryFolder(),
+    encoding: 'utf8',
+  })
+  expect(stderr).toBe('')
+  expect(stdout.trim().split('\n')).toEqual([
+    'feed the hub has ended: the thread store-writer has ended by itself',
+    'ingest the hub has ended: the thread store-writer has ended by itself',
+    'going on',
+  ])
+  expect(status).toBe(0)
+})
+
 test('the example of the README runs', () => {
   const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
   const [, example] = /```js\n([\s\S]*?)```/.exec(readme) as RegExpExecArray

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { WebSocket } from 'ws'
 import { mainFile, readWholeHistory, run, startHubProcess, temporaryFolder, waitFor } from './hub-process.ts'
 
 const anyPort = ['--mqtt-port', '0', '--http-port', '0']
@@ -174,6 +175,9 @@ describe('mappings', () => {
   })
 })
 
+const strace = spawnSync('strace', ['-V']).status === 0
+if (!strace && process.env.CI) throw new Error('CI must have strace')
+
 describe('stopping', () => {
   test('and going on need nobody who reads what the hub says', async () => {
     const server = createServer().listen(0, '127.0.0.1')
@@ -227,6 +231,34 @@ describe('stopping', () => {
       expect((await readWholeHistory(again, 's')).length).toBeGreaterThanOrEqual(acknowledged)
     })
   }
+
+  test.skipIf(!strace)(
+    'while clients go on sending over HTTP and the disk is slow: what waits is committed, what comes is refused, exit 0 (skipped where there is no strace)',
+    async () => {
+      const slow = 'strace -D -f -qq -o /dev/null -e trace=fdatasync,fsync -e inject=fdatasync,fsync:delay_exit=60000'
+      const hub = await startHubProcess({ shell: `set -- ${slow} "$@"` })
+      let acknowledged = 0
+      let n = 0
+      const refusals = new Set<number>()
+      const keepSending = async (): Promise<void> => {
+        for (;;) {
+          const own = ++n
+          const body = JSON.stringify({ ts: 1_700_000_000_000 + own, n: own })
+          const answer = await fetch(`${hub.http}/v1/devices/s/telemetry`, { method: 'POST', body }).catch(() => null)
+          if (answer === null) return
+          if (answer.ok) acknowledged++
+          else refusals.add(answer.status)
+        }
+      }
+      const senders = Array.from({ length: 10 }, keepSending)
+      await waitFor(() => acknowledged > 50)
+      expect(await hub.kill('SIGTERM')).toBe(0)
+      await Promise.all(senders)
+      expect([...refusals]).toEqual(refusals.size === 0 ? [] : [503])
+      const again = await startHubProcess({ folder: hub.folder })
+      expect((await readWholeHistory(again, 's')).length).toBeGreaterThanOrEqual(acknowledged)
+    },
+  )
 })
 
 const prlimit = spawnSync('prlimit', ['--version']).status === 0
@@ -274,6 +306,28 @@ describe.skipIf(!prlimit)('storage that fails (skipped where there is no prlimit
     await hub.kill('SIGKILL')
     const again = await startHubProcess({ folder })
     expect((await readWholeHistory(again, 'f')).map(({ values }) => values.n)).toEqual([0, 1, 2])
+  })
+
+  test('does not keep the hub from stopping: readers are told where they are, and the log what is not stored', async () => {
+    const hub = await startHubProcess({ shell: "trap '' XFSZ" })
+    const post = (n: number) =>
+      fetch(`${hub.http}/v1/devices/f/telemetry`, { method: 'POST', body: `{"ts":${1_700_000_000_000 + n},"n":${n}}` })
+    expect((await post(0)).status).toBe(200)
+    const client = await connectAsync(hub.mqtt, { reconnectPeriod: 0 })
+    onTestFinished(() => client.endAsync(true).then(() => {}))
+    const reader = new WebSocket(`${hub.http.replace('http', 'ws')}/v1/feed?after=earliest`)
+    await once(reader, 'message')
+    const told = once(reader, 'close')
+    spawnSync('prlimit', ['--pid', String(hub.pid), '--fsize=1:unlimited'])
+    const waiting = post(1).catch(() => null)
+    client.publish('devices/f/telemetry', '{"ts":1700000000002,"n":2}', { qos: 1 }, () => {})
+    await waitFor(() => hub.output().includes('storage fails'))
+    expect(await hub.kill('SIGTERM')).toBe(0)
+    expect((await told)[0]).toBe(1001)
+    expect(hub.output()).toContain('what was not acknowledged is not stored')
+    expect((await waiting)?.ok).not.toBe(true)
+    const again = await startHubProcess({ folder: hub.folder })
+    expect((await readWholeHistory(again, 'f'))[0]).toMatchObject({ values: { n: 0 } })
   })
 })
 
