@@ -46,7 +46,7 @@ export function decode(codec: CodecName, text: string, context: Context): Decode
 }
 
 /** With very many bad items, the message is kept once and not a piece for each of them. */
-export function collapse({ readings, rejected }: Decoded, text: string): Decoded {
+export function collapse({ readings, rejected }: Decoded, text: string | Uint8Array): Decoded {
   const [first] = rejected
   if (rejected.length <= limits.maxRejected || !first) return { readings, rejected }
   const reason = `${rejected.length} items cannot be read, the first of them is item ${first.item}: ${first.reason}`
@@ -58,7 +58,7 @@ export function collapse({ readings, rejected }: Decoded, text: string): Decoded
  * A topic that names a metric also takes a bare scalar.
  */
 function decodeJson(text: string, context: Context): Decoded {
-  const parsed = parse(text)
+  const parsed = parseJson(text)
   if (parsed === undefined) {
     return context.metric === null ? rejectAll(text, notJson(text)) : decodeScalar(text, context)
   }
@@ -70,12 +70,16 @@ function decodeJson(text: string, context: Context): Decoded {
 // The grammar of a number in JSON (RFC 8259 §6): `0x10`, `1_000` and the empty text are words, not numbers.
 const number = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/
 
-/** One bare scalar: a JSON number, `true`, `false`, or else the text as it stands. */
+/** One bare scalar: a JSON number, `true`, `false`, or else the text as it stands, unless it is an object or `null`. */
 function decodeScalar(text: string, context: Context): Decoded {
   if (context.metric === null) return rejectAll(text, 'a bare value needs a topic that names its metric')
   const trimmed = text.trim()
   const value = number.test(trimmed) ? Number(trimmed) : (words.get(trimmed) ?? unquote(trimmed))
   if (value === '') return rejectAll(text, 'the payload is empty')
+  if (value === 'null') return rejectAll(text, '`null` is no value')
+  if (trimmed.startsWith('{') && parseJson(trimmed) !== undefined) {
+    return rejectAll(text, 'an object is no bare value: send it to the topic of the device, devices/{device}/telemetry')
+  }
   const reading = start(context, null)
   const problem = addValue(reading, context.metric, value)
   return problem === null ? { readings: [reading], rejected: [] } : rejectAll(text, problem)
@@ -88,13 +92,13 @@ const words = new Map<string, Value>([
 
 function unquote(text: string): string {
   if (!text.startsWith('"')) return text
-  const parsed = parse(text)
+  const parsed = parseJson(text)
   return typeof parsed === 'string' ? parsed : text
 }
 
 /** ThingsBoard's gateway API: an object from device to an array of readings. */
 function decodeGateway(text: string, context: Context): Decoded {
-  const parsed = parse(text)
+  const parsed = parseJson(text)
   if (parsed === undefined) return rejectAll(text, notJson(text))
   if (!isObject(parsed)) return rejectAll(text, 'a gateway sends an object from device to an array of readings')
   const decoded: Decoded = { readings: [], rejected: [] }
@@ -142,7 +146,7 @@ type Report = Record<string, unknown>
 
 /** A vendor's object, brought into a native shape by `rewrite`. */
 function decodeReport(text: string, context: Context, rewrite: (report: Report) => Report): Decoded {
-  const parsed = parse(text)
+  const parsed = parseJson(text)
   if (!isObject(parsed)) return decodeJson(text, context)
   const reading = toReading(rewrite(parsed), context)
   return typeof reading === 'string' ? rejectAll(text, reading) : { readings: [reading], rejected: [] }
@@ -259,13 +263,16 @@ function remember(metric: string): void {
   goodNames.add(metric)
 }
 
+const byteOrderMark = 0xfeff
+
 function isObject(content: unknown): content is Report {
   return typeof content === 'object' && content !== null && !Array.isArray(content)
 }
 
-function parse(text: string): unknown {
+/** The content of a JSON text, or `undefined`. A byte order mark is no part of it (RFC 8259 §8.1). */
+export function parseJson(text: string): unknown {
   try {
-    return JSON.parse(text)
+    return JSON.parse(text.charCodeAt(0) === byteOrderMark ? text.slice(1) : text)
   } catch {
     return undefined
   }

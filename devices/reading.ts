@@ -50,7 +50,8 @@ const notInMetric = /\p{Cc}/u
 
 /** What is wrong with a device id, or `null`. */
 export function deviceProblem(device: unknown): string | null {
-  if (typeof device !== 'string' || device === '') return 'the device id is missing'
+  if (device === undefined || device === '') return 'the device id is missing'
+  if (typeof device !== 'string') return 'the device id must be a text'
   if (isTooLong(device)) return `the device id is longer than ${limits.maxNameLength} characters`
   // Both stand for other addresses in a URL, so that nobody could ask for the device.
   if (device === '.' || device === '..') return `a device must not be called "${device}"`

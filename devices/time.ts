@@ -17,19 +17,26 @@ export function parseRfc3339(text: string): Millis | null {
   const match = rfc3339.exec(text)
   if (!match) return null
   const [, year, month, day, hour, minute, second, fraction = '', zone = 'Z'] = match
-  // A leap second (23:59:60) is the first instant of the next minute; Date.UTC carries it over by itself.
   if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 60) return null
+  const offset = zoneMillis(zone)
+  if (offset === null) return null
   const date = new Date(0)
   date.setUTCFullYear(Number(year), Number(month) - 1, Number(day))
   if (date.getUTCMonth() !== Number(month) - 1 || date.getUTCDate() !== Number(day)) return null
   date.setUTCHours(Number(hour), Number(minute), Number(second), Number(fraction.slice(0, 3).padEnd(3, '0')))
-  return date.getTime() - zoneMillis(zone)
+  const ts = date.getTime() - offset
+  // A leap second (23:59:60 UTC) is carried over to the first instant of the next day; there is none at other times.
+  return second === '60' && (ts < 0 || ts % dayMillis >= 1000) ? null : ts
 }
 
-function zoneMillis(zone: string): number {
+const dayMillis = 86_400_000
+
+/** Milliseconds ahead of UTC, or `null` where a zone cannot be so (RFC 3339 §5.6). */
+function zoneMillis(zone: string): number | null {
   if (zone === 'Z' || zone === 'z') return 0
-  const sign = zone.startsWith('-') ? -1 : 1
-  return sign * (Number(zone.slice(1, 3)) * 60 + Number(zone.slice(4, 6))) * 60_000
+  const [hours, minutes] = [Number(zone.slice(1, 3)), Number(zone.slice(4, 6))]
+  if (hours > 23 || minutes > 59) return null
+  return (zone.startsWith('-') ? -1 : 1) * (hours * 60 + minutes) * 60_000
 }
 
 /** The time of a reading as a device wrote it: milliseconds, or the reason why it cannot be one. */
@@ -64,6 +71,18 @@ function suspicion(ts: number, now: Millis, window: TimeWindow): string {
     const scaled = ts * factor
     if (scaled >= window.earliest && scaled <= now + window.maxAhead) return `this looks like ${name}`
   }
-  if (ts > now) return `this is more than ${window.maxAhead / 3_600_000} h in the future`
+  if (ts > now) return `this is more than ${written(window.maxAhead)} in the future`
   return `this is before ${new Date(window.earliest).toISOString().slice(0, 10)}, the earliest time that is accepted`
 }
+
+/** A length of time in the largest unit in which it is whole. */
+function written(millis: number): string {
+  const [unit, size] = lengths.find(([, size]) => millis % size === 0) ?? ['ms', 1]
+  return `${millis / size} ${unit}`
+}
+
+const lengths: readonly [string, number][] = [
+  ['h', 3_600_000],
+  ['min', 60_000],
+  ['s', 1000],
+]

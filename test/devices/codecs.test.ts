@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type CodecName, codecs } from '../../devices/codecs.ts'
 import type { Decoded } from '../../devices/reading.ts'
-import { defaultWindow, parseRfc3339 } from '../../devices/time.ts'
+import { defaultWindow, parseRfc3339, readTime } from '../../devices/time.ts'
 import { createRouter, mappingProblem } from '../../devices/topics.ts'
 
 const now = Date.UTC(2025, 5, 1)
@@ -39,6 +39,11 @@ describe('JSON telemetry', () => {
       { ts, values: { a: 2 } },
       { ts: null, values: { a: 3 } },
     ])
+  })
+
+  test('a byte order mark is passed over', () => {
+    expect(read('json', '\ufeff{"a":1}')).toEqual([{ ts: null, values: { a: 1 } }])
+    expect(read('scalar', '\ufeff1', 'm')).toEqual([{ ts: null, values: { m: 1 } }])
   })
 
   test('flattens objects, keeps arrays as JSON text, leaves null out', () => {
@@ -113,6 +118,9 @@ describe('bare scalars', () => {
       expect(read('scalar', text, 'm')).toEqual([{ ts: null, values: { m: value } }])
     }
     expect(reason('scalar', '', 'm')).toMatch(/empty/)
+    expect(reason('scalar', ' null', 'm')).toMatch(/no value/)
+    expect(reason('scalar', '{"a":1}', 'm')).toMatch(/devices\/\{device\}\/telemetry/)
+    expect(read('scalar', '{open}', 'm')).toEqual([{ ts: null, values: { m: '{open}' } }])
     expect(reason('scalar', '1')).toMatch(/metric/)
   })
 })
@@ -123,14 +131,31 @@ describe('times', () => {
     expect(parseRfc3339('2024-11-23t16:00:00.1239999z')).toBe(ts + 123)
     expect(parseRfc3339('2024-11-23 11:30:00.5-04:30')).toBe(ts + 500)
     expect(parseRfc3339('2016-12-31T23:59:60Z')).toBe(Date.UTC(2017, 0, 1))
+    expect(parseRfc3339('2017-01-01T05:29:60.5+05:30')).toBe(Date.UTC(2017, 0, 1) + 500)
     for (const text of [
       '2024-11-23',
       '2024-02-30T00:00:00Z',
       '2024-11-23T24:00:00Z',
       '2024-11-23T16:00Z',
+      '2024-11-23T16:00:00+25:00',
+      '2024-11-23T16:00:00+01:99',
+      '2024-11-23T15:06:60Z',
+      '2024-11-23T23:59:60+01:00',
       '1732377600000',
     ]) {
       expect(parseRfc3339(text), text).toBeNull()
+    }
+  })
+
+  test('how far is too far ahead is told in a unit for people', () => {
+    for (const [maxAhead, words] of [
+      [1000, '1 s'],
+      [90_000, '90 s'],
+      [1_800_000, '30 min'],
+      [86_400_000, '24 h'],
+      [1, '1 ms'],
+    ] as const) {
+      expect(readTime(now + 1e9, now, { ...defaultWindow, maxAhead })).toContain(`more than ${words} in the future`)
     }
   })
 })
