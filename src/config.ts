@@ -9,6 +9,8 @@ export interface Sourced {
   config: Config
   /** Where each setting came from: `default`, `flag`, `environment`, or the name of the file. */
   sources: Record<string, string>
+  /** The settings as they are written. */
+  written: Record<string, string>
 }
 
 /** The settings that nobody has changed. */
@@ -23,22 +25,28 @@ export async function loadConfig(args: readonly string[], environment: NodeJS.Pr
   const file = await readFile(flags.config ?? environment.HUB_CONFIG)
   const config: Record<string, unknown> = {}
   const sources: Record<string, string> = {}
+  const written: Record<string, string> = {}
   for (const setting of settings) {
     const given = [
       { source: 'flag', name: flagName(setting.key), text: flags[setting.key] },
       { source: 'environment', name: variableName(setting.key), text: environment[variableName(setting.key)] },
-      { source: file.path, name: `${setting.key} in ${file.path}`, text: file.values[setting.key] },
+      { source: file.path, name: `${setting.key} in ${file.path}`, text: file.values[setting.key] ?? undefined },
       { source: 'default', name: setting.key, text: setting.initial },
     ].find((candidate) => candidate.text !== undefined) as { source: string; name: string; text: string }
     const value = setting.read(String(given.text))
-    if (value === null)
-      throw new StartError(`${given.name} is "${given.text}": expected ${setting.value || 'true or false'}`)
+    if (value === null) throw new StartError(`${given.name} is "${given.text}": expected ${expected(setting)}`)
     config[setting.key] = value
     sources[setting.key] = given.source
+    written[setting.key] = String(given.text)
   }
   config.mappings = readMappings(file.values.mappings, file.path)
-  sources.mappings = file.values.mappings === undefined ? 'default' : file.path
-  return { config: config as unknown as Config, sources }
+  sources.mappings = (file.values.mappings ?? null) === null ? 'default' : file.path
+  return { config: config as unknown as Config, sources, written }
+}
+
+function expected({ value, initial }: (typeof settings)[number]): string {
+  if (value === '') return 'true or false'
+  return initial === '' || value.includes('|') ? value : `${value}, such as ${initial}`
 }
 
 export function flagName(key: string): string {
@@ -87,7 +95,7 @@ async function readFile(named: string | undefined): Promise<{ path: string; valu
 }
 
 function readMappings(given: unknown, path: string): Mapping[] {
-  if (given === undefined) return []
+  if (given === undefined || given === null) return []
   if (!Array.isArray(given)) throw new StartError(`mappings in ${path} must be a list of {topic, codec}`)
   return given.map((entry) => {
     const { topic, codec = 'json' } = (entry ?? {}) as { topic?: unknown; codec?: unknown }

@@ -213,13 +213,13 @@ export async function startHub(
   try {
     const { host, mqttPort, mqttTlsPort } = config
     if (mqttPort !== 'off') {
-      hub.mqttPort = await broker.listen(mqttPort, host).catch(portProblem('--mqtt-port', mqttPort))
+      hub.mqttPort = await broker.listen(mqttPort, host).catch(portProblem('--mqtt-port', mqttPort, host))
     }
     if (tls) {
       const mqtts =
         mqttTlsPort === 'off'
           ? null
-          : await broker.listenTls(mqttTlsPort, host, tls).catch(portProblem('--mqtt-tls-port', mqttTlsPort))
+          : await broker.listenTls(mqttTlsPort, host, tls).catch(portProblem('--mqtt-tls-port', mqttTlsPort, host))
       hub.mqttTlsPort = mqtts?.port ?? null
       stopWatching = watchTls(
         config,
@@ -234,7 +234,7 @@ export async function startHub(
     }
     await http
       .listen({ port: config.httpPort, host: config.host, listenTextResolver: (address) => `HTTP at ${address}` })
-      .catch(portProblem('--http-port', config.httpPort))
+      .catch(portProblem('--http-port', config.httpPort, host))
     consumers.start()
     hub.httpPort = (http.server.address() as AddressInfo).port
     return hub
@@ -253,12 +253,15 @@ function openToAll({ host, data }: Config): StartError {
   telemetry-hub --host ${host} --data ${data}`)
 }
 
-function portProblem(flag: string, port: number) {
+function portProblem(flag: string, port: number, host: string) {
   return (error: NodeJS.ErrnoException): never => {
     if (error.code === 'EADDRINUSE') {
       throw new StartError(
         `port ${port} is in use: stop what uses it, or choose another one with ${flag} (0: any free one)`,
       )
+    }
+    if (['EADDRNOTAVAIL', 'ENOTFOUND', 'EAI_AGAIN'].includes(error.code ?? '')) {
+      throw new StartError(`"${host}" is no address of this machine: choose one with --host (0.0.0.0: all of them)`)
     }
     if (error.code === 'EACCES')
       throw new StartError(`port ${port} needs privileges: choose one above 1023 with ${flag}`)

@@ -6,6 +6,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import type { Logger } from 'pino'
 import { flagName, loadConfig, variableName } from './config.ts'
 import { StartError } from './errors.ts'
 import type { Hub } from './hub.ts'
@@ -78,7 +79,7 @@ async function serve(args: string[]): Promise<void> {
     process.exit(1)
   })
   const demo = config.demo ? await startDemo(hub) : null
-  stopOnSignal(hub, demo, config.grace)
+  stopOnSignal(hub, demo, config.grace, log)
   const { mqttPort, mqttTlsPort, httpPort } = hub
   const ports = { ...(mqttPort !== null && { mqttPort }), ...(mqttTlsPort !== null && { mqttTlsPort }), httpPort }
   log.info(
@@ -112,18 +113,22 @@ async function startDemo(hub: Hub): Promise<ChildProcess> {
   })
 }
 
-function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number): void {
+function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number, log: Logger): void {
   let stopping = false
-  const stop = (): void => {
+  const stop = (signal: NodeJS.Signals): void => {
     if (stopping) process.exit(1)
     stopping = true
+    log.info(`${signal}: the hub stops`)
     demo?.kill()
     setTimeout(() => {
       console.error(`telemetry-hub: did not stop within ${grace / 1000} s; everything that was acknowledged is on disk`)
       process.exit(1)
     }, grace).unref()
     hub.close().then(
-      () => process.exit(0),
+      () => {
+        log.info('the hub has stopped')
+        process.exit(0)
+      },
       (error) => fail(error),
     )
   }
@@ -132,10 +137,9 @@ function stopOnSignal(hub: Hub, demo: ChildProcess | null, grace: number): void 
 }
 
 async function showConfig(args: string[]): Promise<void> {
-  const { config, sources } = await loadConfig(args, process.env)
+  const { config, sources, written } = await loadConfig(args, process.env)
   const width = Math.max(...settings.map(({ key }) => key.length))
-  for (const { key } of settings)
-    console.log(`${key.padEnd(width)}  ${String(config[key]).padEnd(24)}  ${sources[key]}`)
+  for (const { key } of settings) console.log(`${key.padEnd(width)}  ${written[key]?.padEnd(24)}  ${sources[key]}`)
   for (const { topic, codec } of config.mappings) console.log(`mapping ${topic} → ${codec}  (${sources.mappings})`)
 }
 

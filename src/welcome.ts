@@ -4,20 +4,21 @@ import type { Config } from './settings.ts'
 /** Where everything is, and what to try, for the person who starts the hub. */
 export function welcome({ host, data, durability, tlsCert }: Config, hub: Hub): string {
   const secure = tlsCert !== ''
-  const http = `${secure ? 'https' : 'http'}://${host}:${hub.httpPort}`
+  const here = reachable(host)
+  const http = `${secure ? 'https' : 'http'}://${inUrl(here)}:${hub.httpPort}`
+  const name = inUrl(host)
   const doors = [
-    ...(hub.mqttTlsPort === null ? [] : [`mqtts://${host}:${hub.mqttTlsPort}`]),
-    ...(hub.mqttPort === null ? [] : [`mqtt://${host}:${hub.mqttPort}`]),
-    `${secure ? 'wss' : 'ws'}://${host}:${hub.httpPort}/mqtt`,
+    ...(hub.mqttTlsPort === null ? [] : [`mqtts://${name}:${hub.mqttTlsPort}`]),
+    ...(hub.mqttPort === null ? [] : [`mqtt://${name}:${hub.mqttPort}`]),
+    `${secure ? 'wss' : 'ws'}://${name}:${hub.httpPort}/mqtt`,
   ]
   // A certificate that nobody else knows is at least good for itself.
   const token = hub.access.open ? '' : ` -H 'Authorization: Bearer hub_…'`
   const curl = `${secure ? `curl --cacert ${tlsCert}` : 'curl'}${token}`
   const login = hub.access.open ? '' : ' -u kitchen -P hub_…'
+  const mosquitto = here === '127.0.0.1' ? 'mosquitto_pub' : `mosquitto_pub -h ${here}`
   const publish =
-    hub.mqttPort === null
-      ? `mosquitto_pub -h ${host} -p ${hub.mqttTlsPort} --cafile ${tlsCert}`
-      : `mosquitto_pub -p ${hub.mqttPort}`
+    hub.mqttPort === null ? `${mosquitto} -p ${hub.mqttTlsPort} --cafile ${tlsCert}` : `${mosquitto} -p ${hub.mqttPort}`
   const tries = [
     ...(hub.mqttPort === null && hub.mqttTlsPort === null
       ? []
@@ -35,4 +36,14 @@ export function welcome({ host, data, durability, tlsCert }: Config, hub: Hub): 
   Try        ${tries.join('\n             ')}
 
 `
+}
+
+/** An address by which this machine reaches what listens on all of its addresses, or on the one that was given. */
+function reachable(host: string): string {
+  return host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
+}
+
+// RFC 3986 §3.2.2
+function inUrl(address: string): string {
+  return address.includes(':') ? `[${address}]` : address
 }

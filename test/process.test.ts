@@ -83,7 +83,24 @@ describe('starting', () => {
     [
       'a value that is none',
       async () => ['--grace', 'soon'],
-      /^telemetry-hub: --grace is "soon": expected DURATION\n$/,
+      /^telemetry-hub: --grace is "soon": expected DURATION, such as 10s\n$/,
+    ],
+    ...['nosuch.invalid', '192.0.2.1'].map((host): (typeof refusals)[number] => [
+      `an address that this machine does not have (${host})`,
+      async (folder) => {
+        const args = ['--name', 'a', '--role', 'admin', '--data', folder]
+        expect((await run(mainFile, ['token', 'create', ...args])).code).toBe(0)
+        return [...anyPort, '--data', folder, '--host', host, '--log-level', 'silent']
+      },
+      /^telemetry-hub: ".*" is no address of this machine: .*--host.*\n$/,
+    ]),
+    [
+      'a file that is no database',
+      async (folder) => {
+        await writeFile(join(folder, 'hub.db'), 'x'.repeat(5000))
+        return [...anyPort, '--data', folder]
+      },
+      /^telemetry-hub: .*hub\.db is not a sound database \(file is not a database\): .*restore.*\n$/,
     ],
     ['an unknown command', async () => ['launch'], /^telemetry-hub: unknown command "launch".*\n$/],
     [
@@ -105,8 +122,9 @@ describe('starting', () => {
   ]
   for (const [name, prepare, expected] of refusals) {
     test(`${name} is one line with what to do, and exit code 1`, async () => {
-      const { code, stderr } = await run(mainFile, await prepare(await temporaryFolder()))
+      const { code, stdout, stderr } = await run(mainFile, await prepare(await temporaryFolder()))
       expect(stderr).toMatch(expected)
+      expect(stdout).toBe('')
       expect(code).toBe(1)
     })
   }
@@ -115,7 +133,7 @@ describe('starting', () => {
     const folder = await temporaryFolder()
     await writeFile(
       join(folder, 'hub.yaml'),
-      'mqttPort: 1\nhttpPort: 2\ndurability: os\nmappings:\n  - topic: zigbee2mqtt/{device}\n',
+      'mqttPort: 1\nhttpPort: 2\ndurability: os\ndata:\nmappings:\n  - topic: zigbee2mqtt/{device}\n',
     )
     const child = spawnSync(
       process.execPath,
@@ -128,6 +146,9 @@ describe('starting', () => {
     expect(child.stdout).toMatch(/mqttPort +11 +flag/)
     expect(child.stdout).toMatch(/httpPort +13 +environment/)
     expect(child.stdout).toMatch(/durability +os +\S*hub\.yaml/)
+    expect(child.stdout).toMatch(/logRetention +7d +default/)
+    // Nothing behind a name in the file is as good as no line.
+    expect(child.stdout).toMatch(/data +\.\/data +default/)
     expect(child.stdout).toMatch(/host +127\.0\.0\.1 +default/)
     expect(child.stdout).toMatch(/zigbee2mqtt\/\{device\} → json/)
   })
@@ -227,6 +248,8 @@ describe('stopping', () => {
       for (let i = 0; i < 20; i++) publish()
       await waitFor(() => acknowledged > 200)
       expect(await hub.kill(signal)).toBe(0)
+      await waitFor(() => hub.output().includes('the hub has stopped'))
+      expect(hub.output()).toContain(`${signal}: the hub stops`)
       const again = await startHubProcess({ folder: hub.folder })
       expect((await readWholeHistory(again, 's')).length).toBeGreaterThanOrEqual(acknowledged)
     })

@@ -126,8 +126,11 @@ function startReader(path: string): Reader {
   return { worker, caller: createCaller<ReaderMethods>(worker) }
 }
 
+type ThreadError = Partial<Error> & { code?: string }
+
 function asUnusable(error: Error, path: string): Error {
-  const { code, message } = error as Error & { code?: string }
+  // Of an error that ends a thread SQLite's code arrives, and not always its words.
+  const { code, message = code === 'SQLITE_NOTADB' ? 'file is not a database' : `${code}` } = error as ThreadError
   if (code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT')) {
     return new UnusableFile(
       `${path} is not a sound database (${message}): restore a backup with telemetry-hub restore FILE --force, or choose another --data folder`,
@@ -142,5 +145,5 @@ function asUnusable(error: Error, path: string): Error {
   if (code?.startsWith('SQLITE_'))
     return new UnusableFile(`cannot open ${path} (${message}): check its permissions and the disk`)
   // Errors lose their class between threads; those that are meant for a person keep their message.
-  return error.message.startsWith(path) ? new UnusableFile(error.message) : error
+  return message.startsWith(path) ? new UnusableFile(message) : error
 }
