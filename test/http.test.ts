@@ -218,7 +218,8 @@ describe('pulling history', () => {
     const hub = await filled()
     for (const [query, expected] of [
       ['from=yesterday', /RFC 3339/],
-      [`from=${t0}&to=${t0}`, /before/],
+      [`from=${t0}&to=${t0 - 1}`, /after/],
+      ['interval=1m&aggregate=avg,', /avg, min/],
       ['order=up', /asc, desc/],
       ['limit=0', /limit/],
       ['limit=100001', /at most 100000/],
@@ -272,9 +273,9 @@ describe('devices and latest values', () => {
     expect(await problem(hub, '/v1/devices/nobody')).toMatchObject({ code: 'unknown-device' })
     await post(hub, '/v1/devices/a*b/telemetry', '{"x":1}')
     expect(await hub.get('/v1/devices/a*b')).toMatchObject({ device: 'a*b' })
-    expect((await post(hub, '/v1/telemetry', '[{"device":"..","x":1}]')).body).toMatchObject({
-      accepted: 0,
-      rejected: [{ line: 1 }],
+    expect(await post(hub, '/v1/telemetry', '[{"device":"..","x":1}]')).toMatchObject({
+      status: 400,
+      body: { rejected: [{ line: 1 }] },
     })
   })
 
@@ -373,10 +374,14 @@ describe('the quarantine', () => {
     await hub.kill('SIGTERM')
     const later = await startHubProcess({ folder: hub.folder })
     for (const id of [1, 2])
-      expect((await post(later, `/v1/quarantine/${id}/retry`, '')).body).toEqual({ accepted: 1, duplicates: 0 })
+      expect(
+        (await post(later, `/v1/quarantine/${id}/retry`, '', { 'content-type': 'application/json' })).body,
+      ).toEqual({ accepted: 1, duplicates: 0 })
     expect((await readWholeHistory(later, 'a')).map(({ values }) => values)).toEqual([{ x: 1 }])
     expect((await readWholeHistory(later, 'b')).map(({ values }) => values)).toEqual([{ x: 2 }, { x: 3 }])
-    expect((await fetch(`${later.http}/v1/quarantine/3`, { method: 'DELETE' })).status).toBe(204)
+    // Many clients name a type also where they send nothing.
+    const json = { 'content-type': 'application/json' }
+    expect((await fetch(`${later.http}/v1/quarantine/3`, { method: 'DELETE', headers: json })).status).toBe(204)
     expect(await later.get('/v1/quarantine')).toEqual({ entries: [], next: null })
     expect(await problem(later, '/v1/quarantine/3', { method: 'DELETE' })).toMatchObject({ status: 404 })
   })
@@ -385,7 +390,9 @@ describe('the quarantine', () => {
 describe('operations', () => {
   test('the OpenAPI document is valid by an independent validator, and names every address', async () => {
     const hub = await startHubProcess()
-    const document = await hub.get<{ paths: Record<string, Record<string, { summary?: string }>> }>('/openapi.json')
+    type Content = { content?: object }
+    type Operation = { summary?: string; requestBody?: Content; responses: Record<number, Content> }
+    const document = await hub.get<{ paths: Record<string, Record<string, Operation>> }>('/openapi.json')
     const result = await new Validator().validate(structuredClone(document))
     expect(result.errors ?? []).toEqual([])
     expect(result.valid).toBe(true)
@@ -421,10 +428,26 @@ describe('operations', () => {
       '/v1/session',
       '/v1/telemetry',
     ])
-    for (const operations of Object.values(document.paths)) {
-      for (const { summary } of Object.values(operations)) expect(summary).toBeTruthy()
+    const types = (content: object | undefined) => Object.keys(content ?? {})
+    for (const [path, operations] of Object.entries(document.paths)) {
+      for (const [method, { summary, requestBody, responses }] of Object.entries(operations)) {
+        expect(summary).toBeTruthy()
+        if (!path.startsWith('/v1/')) continue
+        expect(types(responses[503]?.content)).toEqual(['application/problem+json'])
+        const answer = responses[200] ?? responses[201] ?? responses[204]
+        expect(types(answer?.content).length > 0, `${method} ${path}`).toBe(responses[204] === undefined)
+        if (path.endsWith('telemetry') && method === 'post')
+          expect(types(requestBody?.content)).toContain('application/json')
+      }
     }
-    expect((await fetch(`${hub.http}/docs/`)).status).toBe(200)
+    const { get, post: push } = document.paths['/v1/devices/{device}/telemetry'] ?? {}
+    expect(types(get?.responses[200]?.content)).toContain('text/csv')
+    expect(types(get?.responses)).toEqual(expect.arrayContaining(['400', '401', '404', '406']))
+    expect(types(push?.responses)).toEqual(expect.arrayContaining(['413', '415']))
+    const page = await fetch(`${hub.http}/docs/`)
+    expect(page.status).toBe(200)
+    // A browser that is not on this machine would ask for the page's files by HTTPS.
+    expect(page.headers.get('content-security-policy')).not.toMatch(/upgrade-insecure-requests/)
   })
 
   test('pages of strangers and names that were made to point here are refused, also for WebSockets', async () => {
@@ -466,7 +489,7 @@ describe('operations', () => {
     expect(metrics).toMatch(/hub_info\{version="[^"]+",durability="fsync"\} 1/)
     expect(metrics).toMatch(/hub_readings_total 1\n/)
     expect(await problem(hub, '/v2')).toMatchObject({ status: 404, code: 'not-found' })
-    expect(await problem(hub, '/v1/devices', { method: 'DELETE' })).toMatchObject({ status: 404 })
+    expect(await problem(hub, '/v1/devices', { method: 'DELETE' })).toMatchObject({ status: 405 })
     expect(await problem(hub, '/mqtt')).toMatchObject({ status: 426 })
   })
 })

@@ -96,8 +96,8 @@ export async function* readFeed(
   function feedAddress(after: string): URL {
     const url = transport.address('v1/feed')
     url.searchParams.set('after', after)
-    if (options.device !== undefined) url.searchParams.set('device', [options.device].flat().join(','))
-    if (options.metric !== undefined) url.searchParams.set('metric', [options.metric].flat().join(','))
+    if (options.device !== undefined) url.searchParams.set('device', listOf(options.device))
+    if (options.metric !== undefined) url.searchParams.set('metric', listOf(options.metric))
     if (options.limit !== undefined) url.searchParams.set('limit', String(options.limit))
     return url
   }
@@ -106,4 +106,9 @@ export async function* readFeed(
   async function ask(after: string, connection: AbortSignal): Promise<Page> {
     return toPage(await transport.getText(feedAddress(after), silenceMillis, connection))
   }
+}
+
+/** A list as the hub reads it; a text is one already. */
+function listOf(names: string | readonly string[]): string {
+  return typeof names === 'string' ? names : names.map((name) => name.replaceAll(',', '\\,')).join(',')
 }

@@ -91,8 +91,7 @@ export async function listLatest(): Promise<{ device: string; values: Record<str
 export async function readHistory(query: HistoryQuery, signal: AbortSignal): Promise<Point[]> {
   const { metric, interval } = query
   const parameters = new URLSearchParams({
-    // A comma would part two names. The pattern finds this metric and perhaps others: the column tells them apart.
-    metrics: metric.replaceAll(',', '*'),
+    metrics: metric.replaceAll(',', '\\,'),
     from: String(query.from),
     format: 'columns',
     limit: String(pointsPerPage),
@@ -102,7 +101,10 @@ export async function readHistory(query: HistoryQuery, signal: AbortSignal): Pro
     parameters.set('interval', `${interval / 1000}s`)
     parameters.set('aggregate', 'avg,min,max')
   }
-  const names = interval === null ? [metric, metric, metric] : [`${metric}.avg`, `${metric}.min`, `${metric}.max`]
+  const names =
+    interval === null
+      ? Array(3).fill(metric === 'ts' ? 'values.ts' : metric)
+      : [`${metric}.avg`, `${metric}.min`, `${metric}.max`]
   const points: Point[] = []
   type Page = { columns: string[]; rows: (Value | null)[][]; next: string | null }
   for await (const { columns, rows } of pages<Page>(telemetryPath(query.device), parameters, signal)) {

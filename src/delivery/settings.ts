@@ -1,6 +1,6 @@
 import type { Millis } from '../../devices/reading.ts'
 import { Problem } from '../errors.ts'
-import type { Filter } from '../store/filter.ts'
+import { type Filter, readPatterns } from '../store/filter.ts'
 import { parseDuration } from '../units.ts'
 import type { PushSettings } from './push-settings.ts'
 
@@ -43,7 +43,7 @@ export function readRules({ filter, ackWait, maxDeliver, maxPending, backoff }: 
   const wait = readDuration('ackWait', ackWait)
   if (wait < 100) throw new Problem('invalid-request', `"ackWait" is "${ackWait}": at least 100ms are needed`)
   return {
-    filter: { devices: list(filter.device), metrics: list(filter.metric) },
+    filter: { devices: readPatterns(filter.device), metrics: readPatterns(filter.metric) },
     ackWait: wait,
     maxDeliver,
     maxPending,
@@ -65,10 +65,6 @@ export function readDuration(name: string, text: string): Millis {
 
 /** Patterns of the devices that a consumer is about; without a filter they are all. */
 export function devicesOf({ device }: ConsumerSettings['filter']): string[] {
-  const patterns = list(device)
+  const patterns = readPatterns(device)
   return patterns.length > 0 ? patterns : ['*']
-}
-
-function list(text: string | undefined): string[] {
-  return text === undefined ? [] : text.split(',').filter((item) => item !== '')
 }

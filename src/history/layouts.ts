@@ -59,9 +59,10 @@ export const layouts: Record<Format, (table: Table, query: HistoryQuery) => Layo
   }),
 }
 
-/** The name of a column in CSV and `columns`. */
+/** The name of a column in CSV and `columns`; the column `ts` is the time, also where a metric is called so. */
 export function columnName({ metric, aggregate }: Pick<TableColumn, 'metric' | 'aggregate'>): string {
-  return aggregate === null ? metric : `${metric}.${aggregate}`
+  if (aggregate !== null) return `${metric}.${aggregate}`
+  return metric === 'ts' ? 'values.ts' : metric
 }
 
 /** The first line of a CSV file. */

@@ -11,11 +11,11 @@ import type { HttpContext, Routes } from './context.ts'
 import { deadLetterRoutes } from './dead-letter-routes.ts'
 import { deliveryRoutes } from './delivery-routes.ts'
 import { durable, duration, findConsumer, Named, reachConsumer } from './named-consumer.ts'
-import { nextLink, readTimeParameter } from './parameters.ts'
+import { nextLink, patternList, readTimeParameter } from './parameters.ts'
 import { webhookRoutes } from './webhook-routes.ts'
 
 const tags = ['Consumers']
-const pattern = Type.String({ maxLength: 4096, description: 'comma list; `*` stands for any characters' })
+const pattern = Type.String({ maxLength: 4096, description: patternList })
 
 const Settings = {
   filter: Type.Object(
@@ -88,15 +88,10 @@ export function consumerRoutes(context: HttpContext): Routes {
   const find = (name: string) => findConsumer(consumers, name)
 
   return async (app) => {
-    // Most requests have nothing to say but their address; an empty body is as good as `{}`.
-    const parseJson = app.getDefaultJsonParser('error', 'error')
-    app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-      if (body === '') done(null, {})
-      else parseJson(request, body as string, done)
-    })
     // Whoever may read all that a consumer hands out may work with it. Where the hub sends readings is for administrators,
     // and so is all that moves the place of a webhook, or ends it.
     app.addHook('preValidation', async (request) => {
+      // Most requests have nothing to say but their address; an empty body is as good as `{}`.
       request.body ??= {}
       const { name } = request.params as { name?: string }
       const consumer = name === undefined ? undefined : consumers.get(name)

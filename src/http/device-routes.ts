@@ -2,9 +2,10 @@ import { createHash } from 'node:crypto'
 import { Type } from '@sinclair/typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
+import { readPatterns } from '../store/filter.ts'
 import type { DeviceSummary } from '../store/store.ts'
 import type { HttpContext, Routes } from './context.ts'
-import { nextLink, readList } from './parameters.ts'
+import { nextLink, patternList } from './parameters.ts'
 
 const Device = Type.Object({
   device: Type.String(),
@@ -18,8 +19,8 @@ const Latest = Type.Record(
   Type.String(),
   Type.Object({ ts: Type.Integer(), value: Type.Union([Type.Number(), Type.Boolean(), Type.String()]) }),
 )
-const Metrics = Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' }))
-const Devices = Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' }))
+const Metrics = Type.Optional(Type.String({ description: patternList }))
+const Devices = Type.Optional(Type.String({ description: patternList }))
 const Cursor = Type.Optional(Type.String({ description: '`next` of the page before' }))
 const defaultLimit = 1000
 const Limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: defaultLimit }))
@@ -46,7 +47,7 @@ export function deviceRoutes({ store, gate, isOnline }: HttpContext): Routes {
         },
       },
       async (request, reply) => {
-        const devices = gate.readable(request, readList(request.query.devices))
+        const devices = gate.readable(request, readPatterns(request.query.devices))
         const { limit = defaultLimit, cursor } = request.query
         // One more than the page holds tells whether another page follows.
         const found = await store.devices({ after: readNameCursor(cursor), limit: limit + 1, devices, exact: false })
@@ -90,7 +91,7 @@ export function deviceRoutes({ store, gate, isOnline }: HttpContext): Routes {
       async (request, reply) => {
         const { device } = request.params
         gate.reach(request, [device])
-        const metrics = readList(request.query.metrics)
+        const metrics = readPatterns(request.query.metrics)
         const { entries } = await store.latest({ after: '', limit: 1, devices: [device], exact: true, metrics })
         if (entries === '') throw unknownDevice(device)
         return sendTagged(request, reply, entries)
@@ -113,8 +114,8 @@ export function deviceRoutes({ store, gate, isOnline }: HttpContext): Routes {
         },
       },
       async (request, reply) => {
-        const devices = gate.readable(request, readList(request.query.devices))
-        const metrics = readList(request.query.metrics)
+        const devices = gate.readable(request, readPatterns(request.query.devices))
+        const metrics = readPatterns(request.query.metrics)
         const { limit = defaultLimit, cursor } = request.query
         const latest = await store.latest({ after: readNameCursor(cursor), limit, devices, exact: false, metrics })
         const next = linkNext(request, reply, latest.next)

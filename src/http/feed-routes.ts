@@ -5,9 +5,11 @@ import type { WebSocket } from 'ws'
 import { readPlace, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
+import { readPatterns } from '../store/filter.ts'
+import { chooseType } from './accept.ts'
 import type { HttpContext, Routes } from './context.ts'
 import { guardSocket } from './guarded-server.ts'
-import { abortOn, closeSignal, readList } from './parameters.ts'
+import { abortOn, closeSignal, patternList } from './parameters.ts'
 import { problemType } from './problem.ts'
 
 const maxWaitSeconds = 60
@@ -24,8 +26,8 @@ const Query = Type.Object({
         'a cursor, `earliest` or `latest`. Without it polling starts at the earliest reading, the streaming modes at the latest',
     }),
   ),
-  device: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
-  metric: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
+  device: Type.Optional(Type.String({ description: patternList })),
+  metric: Type.Optional(Type.String({ description: patternList })),
   limit: Type.Optional(
     Type.Integer({
       minimum: 1,
@@ -70,11 +72,14 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
         }),
       },
       handler: (request, reply) => {
-        const accept = request.headers.accept ?? ''
-        if (accept.includes('text/event-stream')) return sendStream(request, reply, 'text/event-stream', encodeEvents)
-        if (accept.includes('application/x-ndjson'))
-          return sendStream(request, reply, 'application/x-ndjson', encodeLines)
-        return poll(request, reply)
+        const type = chooseType(request.headers.accept, [
+          'application/json',
+          'text/event-stream',
+          'application/x-ndjson',
+        ])
+        reply.header('vary', 'accept')
+        if (type === 'application/json') return poll(request, reply)
+        return sendStream(request, reply, type, type === 'text/event-stream' ? encodeEvents : encodeLines)
       },
       wsHandler: (socket, request) => void serveSocket(socket, request),
     })
@@ -82,7 +87,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
 
   async function poll(request: FastifyRequest, reply: FastifyReply) {
     const query = await readQuery(request, 'earliest')
-    const wait = readWait(request)
+    const { wait, preferred } = readWait(request)
     if (wait > 0) guards.streaming(request.ip ?? '', reply.raw)
     const deadline = performance.now() + wait * 1000
     const granted = gate.grantOf(request).signal
@@ -104,7 +109,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       refuseGone(page, { after })
     }
     if (granted.aborted) throw new Problem('unauthorized', notGood)
-    if (wait > 0 && request.headers.prefer !== undefined) reply.header('preference-applied', `wait=${wait}`)
+    if (preferred) reply.header('preference-applied', `wait=${wait}`)
     return reply
       .type('application/json; charset=utf-8')
       .header('cache-control', 'no-store')
@@ -160,20 +165,23 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       const query = await readQuery(request, 'latest')
       const place = await firstPlace(query)
       await sendFrame(socket, `{"type":"hello","cursor":"${cursor({ next: place })}"}`)
+      let reached = place
       for await (const page of feed.follow(query, { signal: aborter.signal, heartbeat: heartbeatMillis })) {
+        refuseGone(page, { after: reached })
+        reached = page.next
         const type = page.entries.length > 0 ? `"readings","readings":[${page.json}]` : '"heartbeat"'
         // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
         await sendFrame(socket, `{"type":${type},"cursor":"${cursor(page)}"}`)
       }
       if (granted.aborted) throw new Problem('unauthorized', notGood)
-      if (!feed.closed) throw new Problem('cursor-gone', 'the reader fell behind what the log keeps')
       socket.close(1001, 'the hub is stopping')
     } catch (error) {
       if (aborter.signal.aborted && !granted.aborted) return
       if (!(error instanceof Problem)) request.log.error({ err: error }, 'a feed over WebSocket has failed')
       const code: ProblemCode = error instanceof Problem ? error.code : 'internal-error'
       const detail = error instanceof Problem ? error.message : 'the hub has failed; its log says why'
-      socket.send(JSON.stringify({ type: 'error', problem: problemType(code), detail }))
+      const { hint, extra } = error instanceof Problem ? error : { hint: undefined, extra: {} }
+      socket.send(JSON.stringify({ type: 'error', problem: problemType(code), detail, hint, ...extra }))
       socket.close(closeCodes[code] ?? 1008, code)
     }
   }
@@ -184,7 +192,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     return {
       after: readPlace(store.opened, feed.end, after),
       limit: query.limit ?? defaultLimit,
-      filter: { devices: gate.readable(request, readList(query.device)), metrics: readList(query.metric) },
+      filter: { devices: gate.readable(request, readPatterns(query.device)), metrics: readPatterns(query.metric) },
       reader: guards.readerAt(request.ip ?? ''),
     }
   }
@@ -221,11 +229,13 @@ const closeCodes: Partial<Record<ProblemCode, number>> = {
 
 const emptyPage: FeedPage = { entries: [], offsets: [], characters: 0, next: 0, oldest: 0, caughtUp: true, json: '' }
 
-// RFC 7240 §4.3
-function readWait(request: FastifyRequest): number {
+/** Seconds to wait, and whether it was `Prefer` that said so. */
+function readWait(request: FastifyRequest): { wait: number; preferred: boolean } {
   const { wait } = request.query as Query
-  const preferred = /(?:^|[,;\s])wait=(\d+)/.exec(String(request.headers.prefer ?? ''))?.[1]
-  return Math.min(wait ?? Number(preferred ?? 0), maxWaitSeconds)
+  if (wait !== undefined) return { wait, preferred: false }
+  // RFC 7240 §2, §4.3: a list; names in any case, values perhaps quoted; the first of a name counts.
+  const found = /(?:^|,)\s*wait\s*=\s*("?)(\d+)\1\s*(?=[,;]|$)/i.exec(String(request.headers.prefer ?? ''))
+  return { wait: Math.min(Number(found?.[2] ?? 0), maxWaitSeconds), preferred: found !== null }
 }
 
 function sendFrame(socket: WebSocket, text: string): Promise<void> {

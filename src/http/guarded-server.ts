@@ -30,6 +30,8 @@ export function guardedOptions({ limits, unreadable }: Guards) {
       connectionsCheckingInterval: Math.min(checkMillis, headersTimeout, requestTimeout),
       keepAlive: true,
       keepAliveInitialDelay: probeMillis,
+      // Its lack is a problem like any other, and not an empty answer.
+      requireHostHeader: false,
     },
   } satisfies FastifyHttpOptions<Server>
 }
@@ -47,7 +49,11 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
     socket.destroy()
   })
   // Accepting one connection may fail, for want of memory or files, and the next one may succeed.
-  app.server.on('error', (error) => app.log.warn({ err: error }, 'a connection could not be accepted'))
+  app.server.once('listening', () => {
+    app.server.on('error', (error) => app.log.warn({ err: error }, 'a connection could not be accepted'))
+  })
+  // An expectation that nobody knows may be passed over. RFC 9110 §10.1.1
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   // The system of a client that has gone may say so before anybody listens to the new protocol.
   app.server.prependListener('upgrade', (_request, socket: Socket) => {
     socket.on('error', () => {})

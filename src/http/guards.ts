@@ -142,6 +142,8 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
 
     /** A connection was accepted; nothing of it is read yet. */
     connected(socket: Socket): void {
+      // Given back to the server, whose it was before.
+      if (sockets.has(socket)) return
       const address = socket.remoteAddress ?? ''
       const full = connections.take(address)
       if (full) {

@@ -15,10 +15,12 @@ import {
   TooCostly,
   writePosition,
 } from '../history/query.ts'
+import { readPatterns } from '../store/filter.ts'
 import { parseDuration } from '../units.ts'
+import { chooseType } from './accept.ts'
 import type { HttpContext, Routes } from './context.ts'
 import { unknownDevice } from './device-routes.ts'
-import { cutOff, nextLink, readChoice, readChoices, readList, readTimeParameter } from './parameters.ts'
+import { cutOff, nextLink, patternList, readChoice, readChoices, readTimeParameter } from './parameters.ts'
 
 const defaultLimit = 1000
 const maxLimit = 100_000
@@ -26,14 +28,14 @@ const maxLimit = 100_000
 const streamRows = 20_000
 
 const Query = Type.Object({
-  metrics: Type.Optional(Type.String({ description: 'comma list; `*` stands for any characters' })),
+  metrics: Type.Optional(Type.String({ description: patternList })),
   from: Type.Optional(Type.String({ description: 'inclusive; integer milliseconds or RFC 3339' })),
   to: Type.Optional(Type.String({ description: 'exclusive; integer milliseconds or RFC 3339' })),
   order: Type.Optional(Type.String({ description: '`asc` (the default) or `desc`' })),
   limit: Type.Optional(
     Type.Integer({
       minimum: 1,
-      description: `readings or buckets of one page; ${defaultLimit} by default, ${maxLimit} at most. CSV and NDJSON have none unless asked`,
+      description: `readings or buckets of one page; ${defaultLimit} by default, ${maxLimit} at most. without it CSV and NDJSON hold everything`,
     }),
   ),
   cursor: Type.Optional(Type.String({ description: '`next` of the page before' })),
@@ -57,6 +59,12 @@ const mediaTypes: Record<Format, string> = {
   ndjson: 'application/x-ndjson',
 }
 
+const contentTypes: Record<Format, string> = {
+  ...mediaTypes,
+  json: `${mediaTypes.json}; charset=utf-8`,
+  csv: `${mediaTypes.csv}; charset=utf-8; header=present`,
+}
+
 /** History of one device: raw readings or aggregates, in pages or as a stream. */
 export function historyRoutes({ store, gate, guards }: HttpContext): Routes {
   return async (app) => {
@@ -69,7 +77,7 @@ export function historyRoutes({ store, gate, guards }: HttpContext): Routes {
           description: `Raw readings, or with \`interval\` aggregates. JSON is \`{"device","readings":[{"ts","values"}],"next"}\`, aggregated
 \`{"device","interval","buckets":[{"ts","values":{"temperature":{"avg":21.4}}}],"next"}\`; \`columns\` is
 \`{"device","columns":["ts","temperature"],"rows":[[…]],"next"}\`. A page that was cut has a \`next\`, and a \`Link\`. CSV and NDJSON
-stream everything.`,
+stream everything, or with \`limit\` are pages with a \`Link\`. A metric called \`ts\` is the column \`values.ts\`.`,
           params: Type.Object({ device: Type.String() }),
           querystring: Query,
         },
@@ -77,20 +85,18 @@ stream everything.`,
       async (request, reply) => {
         const query = readQuery(request, guards.limits.maxQueryPoints)
         gate.reach(request, [query.device])
-        if (query.format === 'csv' || query.format === 'ndjson') {
+        const streams = isStream(query.format, request.query.limit)
+        if (streams) {
           guards.streaming(request.ip ?? '', reply.raw)
           cutOff(reply, gate.grantOf(request).signal)
         }
         const first = await store.history(query).catch(asProblem)
         if (!first) throw unknownDevice(query.device)
-        reply.header('vary', 'accept')
-        if (query.format === 'csv' || query.format === 'ndjson') {
-          const limit = request.query.limit ?? Number.POSITIVE_INFINITY
-          reply.type(query.format === 'csv' ? 'text/csv; charset=utf-8; header=present' : mediaTypes.ndjson)
-          return reply.send(Readable.from(stream(query, first, limit), { objectMode: false }))
-        }
+        reply.header('vary', 'accept').type(contentTypes[query.format])
+        if (streams) return reply.send(Readable.from(stream(query, first), { objectMode: false }))
         if (first.next !== null) reply.header('link', nextLink(request.url, writePosition(first.next)))
-        return reply.type(`${mediaTypes.json}; charset=utf-8`).send(first.body)
+        if (query.format !== 'csv') return reply.send(first.body)
+        return reply.send(Buffer.concat([Buffer.from(csvHeader(first.columns)), first.body]))
       },
     )
   }
@@ -106,45 +112,50 @@ stream everything.`,
   }
 
   // Page by page from the reader threads, as fast as the client takes it; nothing is held but the page on its way.
-  async function* stream(query: HistoryQuery, first: HistoryPage, limit: number): AsyncGenerator<Uint8Array | string> {
+  async function* stream(query: HistoryQuery, first: HistoryPage): AsyncGenerator<Uint8Array | string> {
     if (query.format === 'csv') yield csvHeader(first.columns)
     // A metric that appears meanwhile has no column in a file whose header is written.
     const columns = first.metrics
     let page: HistoryPage | null = first
-    for (let left = limit; page; ) {
+    while (page) {
       if (page.body.length > 0) yield page.body
-      left -= page.rows
-      if (page.next === null || left <= 0) return
-      page = await store.history({ ...query, position: page.next, limit: Math.min(streamRows, left), columns })
+      if (page.next === null) return
+      page = await store.history({ ...query, position: page.next, limit: streamRows, columns })
     }
   }
+}
+
+/** Everything there is leaves as a stream; so much as was asked for is a page, which says how to go on. */
+function isStream(format: Format, limit: number | undefined): boolean {
+  return (format === 'csv' || format === 'ndjson') && limit === undefined
 }
 
 function readQuery(request: FastifyRequest, maxPoints: number): HistoryQuery {
   const { device } = request.params as { device: string }
   const query = request.query as Static<typeof Query>
   const format = readFormat(request, query.format)
-  const streams = format === 'csv' || format === 'ndjson'
-  if (!streams && (query.limit ?? 0) > maxLimit) {
+  if ((query.limit ?? 0) > maxLimit) {
     throw new Problem(
       'invalid-request',
       `"limit" is ${query.limit}: at most ${maxLimit}`,
-      'CSV and NDJSON stream without a limit',
+      'without a limit CSV and NDJSON hold everything',
     )
   }
   const from = readTimeParameter('from', query.from)
   const to = readTimeParameter('to', query.to)
-  if (from !== null && to !== null && from >= to) throw new Problem('invalid-request', '"from" must be before "to"')
+  if (from !== null && to !== null && from > to) {
+    throw new Problem('invalid-request', '"from" must not be after "to"')
+  }
   return {
     device,
-    metrics: readList(query.metrics),
+    metrics: readPatterns(query.metrics),
     columns: null,
     from,
     to,
     order: readChoice('order', query.order ?? 'asc', ['asc', 'desc']),
     position: query.cursor === undefined ? null : readCursor(query.cursor),
     maxPoints,
-    limit: streams ? Math.min(query.limit ?? streamRows, streamRows) : (query.limit ?? defaultLimit),
+    limit: query.limit ?? (isStream(format, query.limit) ? streamRows : defaultLimit),
     format,
     buckets: readBuckets(query),
   }
@@ -180,19 +191,11 @@ function readBuckets(query: Static<typeof Query>): HistoryQuery['buckets'] {
   return { written: query.interval, interval, aggregate, fill, timezone }
 }
 
-/** What the URL says, or else the first form in `Accept` that there is. */
+/** What the URL says, or else `Accept`. */
 function readFormat(request: FastifyRequest, asked: string | undefined): Format {
   if (asked !== undefined) return readChoice('format', asked, formats)
-  const accept = request.headers.accept ?? '*/*'
-  for (const range of accept.split(',')) {
-    const type = range.split(';')[0]?.trim().toLowerCase()
-    if (type === '*/*' || type === 'application/*') return 'json'
-    const found = formats.find((format) => mediaTypes[format] === type)
-    if (found) return found
-  }
-  // A browser asks for HTML, and its user is glad of JSON.
-  if (accept.includes('text/html')) return 'json'
-  throw new Problem('not-acceptable', `history comes as ${Object.values(mediaTypes).join(', ')}`)
+  const type = chooseType(request.headers.accept, Object.values(mediaTypes))
+  return formats.find((format) => mediaTypes[format] === type) as Format
 }
 
 function readCursor(cursor: string): number {

@@ -1,9 +1,11 @@
+import { isUtf8 } from 'node:buffer'
 import { Type } from '@sinclair/typebox'
-import { collapse, decode, toReading } from '../../devices/codecs.ts'
+import { collapse, decode, parseJson, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem, limits } from '../../devices/reading.ts'
 import { type Delivery, emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { writeCursor } from '../cursor.ts'
 import { Problem } from '../errors.ts'
+import { notUtf8 } from './bodies.ts'
 import type { HttpContext, Routes } from './context.ts'
 
 const Accepted = Type.Object(
@@ -25,16 +27,16 @@ const Accepted = Type.Object(
 
 const shapes = `A reading is \`{"temperature":21.5}\`, \`{"ts":1732377600000,"temperature":21.5}\` or
 \`{"ts":1732377600000,"values":{"temperature":21.5}}\`. \`ts\` is integer milliseconds or RFC 3339; without it the hub stamps
-the arrival.`
+the arrival. Where nothing of a body can be stored, the answer is 400 and nothing of it is kept.`
 
 /** How long a request waits for its commit before it is told that the hub cannot store. */
 const commitTimeoutMillis = 30_000
 
 export function ingestRoutes({ store, gate, sink, window, failure }: HttpContext): Routes {
   return async (app) => {
-    // Whatever a client calls its body, it is read as text: `curl -d` says it sends a form.
+    // Whatever a client calls its body, it is read as it came: `curl -d` says it sends a form.
     app.removeAllContentTypeParsers()
-    app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
+    app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
 
     app.post(
       '/v1/devices/:device/telemetry',
@@ -42,7 +44,8 @@ export function ingestRoutes({ store, gate, sink, window, failure }: HttpContext
         schema: {
           tags: ['Push'],
           summary: 'Push telemetry of one device',
-          description: `${shapes} An array of readings is taken too.`,
+          description: `${shapes} An array of readings is taken too: its good items are stored, and the bad ones answered and kept in the
+quarantine.`,
           params: Type.Object({ device: Type.String() }),
           response: { 200: Accepted },
         },
@@ -54,7 +57,9 @@ export function ingestRoutes({ store, gate, sink, window, failure }: HttpContext
         if (problem) throw new Problem('invalid-request', problem)
         const received = Date.now()
         const context = { device, metric: null, now: received, window }
-        const decoded = decode('json', String(request.body ?? ''), context)
+        const body = bodyOf(request)
+        if (!isUtf8(body)) throw new Problem('invalid-telemetry', notUtf8)
+        const decoded = decode('json', body.toString(), context)
         if (decoded.readings.length === 0) refuseAll(decoded)
         return commit({ ...emptyDelivery(`POST ${request.url}`, device), received, ...decoded }, decoded)
       },
@@ -73,15 +78,16 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
       },
       async (request) => {
         const received = Date.now()
-        const body = String(request.body ?? '')
+        const body = bodyOf(request)
         const { covers } = gate.grantOf(request)
         const items = readItems(body)
         const decoded: Decoded = { readings: [], rejected: [] }
         for (const { line, content, text } of items) {
-          const reading = toDeviceReading(content, received, covers)
+          const reading = isText(text) ? toDeviceReading(content, received, covers) : 'the line is not valid UTF-8'
           if (typeof reading !== 'string') decoded.readings.push(reading)
           else decoded.rejected.push({ item: line, payload: text ?? asText(content), reason: reading })
         }
+        if (decoded.readings.length === 0) refuseAll(decoded)
         return commit({ ...emptyDelivery(`POST ${request.url}`), received, ...collapse(decoded, body) }, decoded)
       },
     )
@@ -125,28 +131,36 @@ ones are answered with their line and kept in the quarantine. At most ${limits.m
   }
 }
 
+function bodyOf({ body }: { body: unknown }): Buffer {
+  return Buffer.isBuffer(body) ? body : Buffer.alloc(0)
+}
+
 function refuseAll({ rejected }: Decoded): never {
-  const [first] = rejected
   const list = rejected.map(({ item, reason }) => ({ line: item, reason }))
-  throw new Problem('invalid-telemetry', first?.reason ?? 'the body is empty', undefined, { rejected: list })
+  const first = list[0]?.reason ?? 'the body is empty'
+  const detail = list.length > 1 ? `none of the ${list.length} items can be stored, the first of them: ${first}` : first
+  throw new Problem('invalid-telemetry', detail, undefined, { rejected: list })
 }
 
 interface Item {
   line: number
   /** `undefined`: not JSON. */
   content: unknown
-  /** The line as it came, where the body has lines. */
-  text?: string
+  /** The line as it came, where the body has lines; the bytes of one that is no text. */
+  text?: string | Uint8Array
+}
+
+function isText(text: Item['text']): boolean {
+  return text === undefined || typeof text === 'string'
 }
 
 /** The items of a JSON array, of a single object, or of lines; told apart by looking, not by what the client says. */
-function readItems(body: string): Item[] {
-  const whole = parse(body)
+function readItems(body: Buffer): Item[] {
+  const whole = isUtf8(body) ? parseJson(body.toString()) : undefined
   const items =
     whole === undefined
       ? readLines(body)
       : (Array.isArray(whole) ? whole : [whole]).map((content, index): Item => ({ line: index + 1, content }))
-  if (items.length === 0) throw new Problem('invalid-telemetry', 'the body is empty')
   if (items.length > limits.maxReadings) {
     throw new Problem(
       'too-large',
@@ -154,18 +168,22 @@ function readItems(body: string): Item[] {
       'send them in several requests',
     )
   }
-  const [first] = items
-  if (items.length === 1 && first && first.content === undefined) {
-    throw new Problem('invalid-telemetry', 'the body is not valid JSON, nor lines of JSON')
-  }
   return items
 }
 
-function readLines(body: string): Item[] {
+const lineFeed = 10
+
+function readLines(body: Buffer): Item[] {
   const items: Item[] = []
-  body.split('\n').forEach((text, index) => {
-    if (text.trim() !== '') items.push({ line: index + 1, content: parse(text), text })
-  })
+  for (let line = 1, at = 0; at < body.length; line++) {
+    const found = body.indexOf(lineFeed, at)
+    const bytes = body.subarray(at, found < 0 ? body.length : found)
+    at += bytes.length + 1
+    const text = bytes.toString()
+    if (text.trim() === '') continue
+    if (isUtf8(bytes)) items.push({ line, content: parseJson(text), text })
+    else items.push({ line, content: undefined, text: bytes })
+  }
   return items
 }
 
@@ -174,13 +192,5 @@ function asText(content: unknown): string {
     return JSON.stringify(content)
   } catch {
     throw new Problem('invalid-telemetry', 'the body is nested too deeply')
-  }
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
   }
 }

@@ -38,7 +38,6 @@ export function operationsRoutes({ version, failure, feed, gate, metrics }: Http
           tags: ['Operations'],
           summary: 'Figures for Prometheus',
           description: 'They tell of all consumers: a token needs to be for all devices.',
-          produces: ['text/plain'],
         },
       },
       async (request, reply) => {

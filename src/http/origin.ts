@@ -20,9 +20,13 @@ export function isOwn(request: FastifyRequest): boolean {
  */
 export function refuseForeignPages(app: FastifyInstance, access: Access, allowed: readonly string[]): void {
   app.addHook('onRequest', async (request) => {
-    const { host = '', origin } = request.headers
+    const { host, origin } = request.headers
+    // RFC 9112 §3.2
+    if (host === undefined && request.raw.httpVersion === '1.1') {
+      throw new Problem('invalid-request', 'the request has no header "Host"')
+    }
     // Also what a proxy calls the hub; a page may pretend to be one.
-    const foreign = [host, request.host].find((name) => !loopback.test(name))
+    const foreign = [host ?? '', request.host].find((name) => !loopback.test(name))
     if (access.open && foreign !== undefined) {
       throw new Problem('foreign-origin', `this hub is not "${foreign}"`, 'use localhost or 127.0.0.1 in the address')
     }

@@ -4,14 +4,11 @@ import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import type { FastifyInstance, FastifyServerOptions, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import fastify from 'fastify'
+import { type Address, describeAddress, ProblemSchema } from './documentation.ts'
 import { pagePolicy, setSecurityHeaders } from './headers.ts'
 import { answerProblems, listProblems } from './problem.ts'
-import { rightOf } from './rights.ts'
-
-/** What the documentation tells of an address. */
-export type Address = Pick<RouteOptions, 'method' | 'url' | 'schema'>
 
 const files = fileURLToPath(new URL('../dashboard/public/', import.meta.url))
 const charts = join(dirname(createRequire(import.meta.url).resolve('uplot/package.json')), 'dist')
@@ -33,6 +30,7 @@ export async function openPages(
   answerProblems(app, () => null, options.bodyLimit ?? 0)
   setSecurityHeaders(app)
   await app.register(swagger, {
+    refResolver: { buildLocalReference: ({ $id }) => String($id) },
     openapi: {
       openapi: '3.1.0',
       info: {
@@ -53,25 +51,19 @@ export async function openPages(
       ],
     },
   })
-  for (const address of addresses) app.route({ ...withRight(address), handler: answeredElsewhere })
+  app.addSchema(ProblemSchema)
+  for (const address of addresses) app.route({ ...describeAddress(address), handler: answeredElsewhere })
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
   await app.register(swaggerUi, {
     routePrefix: '/docs',
     uiConfig: { docExpansion: 'list', deepLinking: true },
     staticCSP: true,
+    // Over plain HTTP nothing of the page would load: only on this machine browsers know better.
+    transformStaticCSP: (policy) => policy.replace(/ *upgrade-insecure-requests;?/, ''),
   })
   await app.register(dashboard)
   await app.ready()
   return app
-}
-
-/** With the role that an address asks for. */
-function withRight({ method, url, schema }: Address): Address {
-  const { role } = rightOf(String(method), url)
-  if (role === null) return { method, url, schema: { ...schema, security: [] } }
-  const needs = `Needs the role \`${role}\`, where the hub has credentials.`
-  const description = schema?.description === undefined ? needs : `${schema.description}\n\n${needs}`
-  return { method, url, schema: { ...schema, description, security: [{ token: [] }] } }
 }
 
 function answeredElsewhere(): never {

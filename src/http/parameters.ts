@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events'
-import type { FastifyReply } from 'fastify'
+import type { FastifyInstance, FastifyReply } from 'fastify'
 import { parseRfc3339 } from '../../devices/time.ts'
 import { Problem } from '../errors.ts'
 
@@ -7,6 +7,28 @@ import { Problem } from '../errors.ts'
  * Parameters of queries, as clients write them. Each function answers with the value, or throws the problem that says
  * what is expected.
  */
+
+/**
+ * A parameter that an address does not know, or that says nothing, would be passed over in silence, and the answer be
+ * to another question than the one that was asked.
+ */
+export function refuseUnknownParameters(app: FastifyInstance): void {
+  app.addHook('preValidation', async ({ query, routeOptions }) => {
+    const { schema, url } = routeOptions
+    if (!url?.startsWith('/v1/')) return
+    const known = Object.keys((schema?.querystring as { properties?: object } | undefined)?.properties ?? {})
+    for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
+      if (!known.includes(name)) {
+        const hint = known.length > 0 ? `it takes ${known.join(', ')}` : 'it takes none'
+        throw new Problem('invalid-request', `this address takes no parameter "${name}"`, hint)
+      }
+      if (Array.isArray(value)) {
+        throw new Problem('invalid-request', `"${name}" is there ${value.length} times`, 'separate names by commas')
+      }
+      if (value === '') throw new Problem('invalid-request', `"${name}" is empty`, 'leave it out, or give it a value')
+    }
+  })
+}
 
 /** Integer milliseconds or RFC 3339. */
 export function readTimeParameter(name: string, text: string | undefined): number | null {
@@ -22,26 +44,24 @@ export function readTimeParameter(name: string, text: string | undefined): numbe
   return ts
 }
 
-/** A list separated by commas; without it an empty one. */
-export function readList(text: string | undefined): string[] {
-  return text === undefined ? [] : text.split(',').filter((item) => item !== '')
-}
-
-/** Each of the items, if they are all among the known ones. */
+/** Each of the items of a list separated by commas, once, if they are all among the known ones. */
 export function readChoices<T extends string>(name: string, text: string, known: readonly T[]): T[] {
-  const items = readList(text)
+  const items = text.split(',') as T[]
   for (const item of items) {
-    if (!known.includes(item as T)) {
+    if (!known.includes(item)) {
       throw new Problem('invalid-request', `"${name}" holds "${item}": expected some of ${known.join(', ')}`)
     }
   }
-  return items as T[]
+  return [...new Set(items)]
 }
 
 export function readChoice<T extends string>(name: string, text: string, known: readonly T[]): T {
   if (known.includes(text as T)) return text as T
   throw new Problem('invalid-request', `"${name}" is "${text}": expected one of ${known.join(', ')}`)
 }
+
+/** How lists of names are written, for the documentation. */
+export const patternList = 'comma list; `*` stands for any characters, `\\,` for a comma in a name'
 
 /** The next page of the same query, as a link. RFC 8288 */
 export function nextLink(url: string, next: string): string {

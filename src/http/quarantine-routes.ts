@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { Type } from '@sinclair/typebox'
-import { decode as decodeWith, toReading } from '../../devices/codecs.ts'
+import { decode as decodeWith, parseJson, toReading } from '../../devices/codecs.ts'
 import { type Decoded, deviceProblem } from '../../devices/reading.ts'
 import { emptyDelivery, type Outcome } from '../../devices/sink.ts'
 import { Problem } from '../errors.ts'
@@ -115,13 +115,9 @@ export function quarantineRoutes({ store, sink, window, route }: HttpContext): R
   }
 
   function decodeItem(text: string, reject: (reason: string) => Decoded): Decoded {
-    let content: { device?: unknown }
-    try {
-      content = JSON.parse(text)
-    } catch {
-      return reject('the payload is not valid JSON')
-    }
-    const { device, ...item } = content ?? {}
+    const content = parseJson(text)
+    if (content === undefined) return reject('the payload is not valid JSON')
+    const { device, ...item } = (content ?? {}) as { device?: unknown }
     const context = { device: String(device), metric: null, now: Date.now(), window }
     const reading = deviceProblem(device) ?? toReading(item, context)
     return typeof reading === 'string' ? reject(reading) : { readings: [reading], rejected: [] }

@@ -6,10 +6,12 @@ import type { Logger } from 'pino'
 import { createWebSocketStream } from 'ws'
 import { Problem } from '../errors.ts'
 import { accessRoutes } from './access-routes.ts'
+import { readBodies } from './bodies.ts'
 import { lateCompilers } from './compilers.ts'
 import { consumerRoutes } from './consumer-routes.ts'
 import type { HttpContext, HttpOptions, SchemaTypes } from './context.ts'
 import { deviceRoutes } from './device-routes.ts'
+import type { Address } from './documentation.ts'
 import { feedRoutes } from './feed-routes.ts'
 import { openGate } from './gate.ts'
 import { failSocket, guardedOptions, guardServer, guardSocket } from './guarded-server.ts'
@@ -18,9 +20,10 @@ import { historyRoutes } from './history-routes.ts'
 import { ingestRoutes } from './ingest-routes.ts'
 import { operationsRoutes } from './operations-routes.ts'
 import { refuseForeignPages } from './origin.ts'
-import type { Address } from './pages.ts'
-import { answerProblems } from './problem.ts'
+import { refuseUnknownParameters } from './parameters.ts'
+import { answerProblems, answerUnroutable } from './problem.ts'
 import { quarantineRoutes } from './quarantine-routes.ts'
+import { takeUpgrades } from './upgrades.ts'
 
 /** The HTTP side of the hub, not listening yet; with `tls` it speaks HTTPS. */
 export async function createHttpServer(
@@ -41,19 +44,25 @@ export async function createHttpServer(
     routerOptions: { maxParamLength: 512 },
     ajv: { customOptions: { removeAdditional: false } },
     schemaController: lateCompilers,
+    frameworkErrors: answerUnroutable,
   }
   // Fastify has a type of its own for each kind of server; no route here knows the difference.
-  const https = { ...guarded.http, handshakeTimeout: guards.limits.headersTimeout, ...tls }
-  const served = (tls ? { ...options, https } : options) as FastifyServerOptions
+  const served = {
+    ...options,
+    routerOptions: { ...options.routerOptions, ignoreTrailingSlash: true },
+    ...(tls && { https: { ...guarded.http, handshakeTimeout: guards.limits.headersTimeout, ...tls } }),
+  } as FastifyServerOptions
   const app = fastify(served).withTypeProvider<SchemaTypes>()
   guardServer(app as unknown as FastifyInstance, guards)
   answerProblems(app as unknown as FastifyInstance, given.failure, guards.limits.maxBodySize)
   setSecurityHeaders(app as unknown as FastifyInstance)
+  readBodies(app as unknown as FastifyInstance)
   refuseForeignPages(app as unknown as FastifyInstance, given.access, given.corsOrigins)
   if (given.corsOrigins.length > 0) {
     await app.register(cors, { origin: given.corsOrigins, methods: ['GET', 'HEAD', 'PUT', 'PATCH', 'POST', 'DELETE'] })
   }
   const gate = openGate(app as unknown as FastifyInstance, given.access, store.audit)
+  refuseUnknownParameters(app as unknown as FastifyInstance)
   const context: HttpContext = { ...given, store, gate }
   const addresses: Address[] = []
   app.addHook('onRoute', ({ method, url, schema }) => {
@@ -69,6 +78,7 @@ export async function createHttpServer(
       handleProtocols: (protocols: Set<string>) => (protocols.has('mqtt') ? 'mqtt' : false),
     },
   })
+  takeUpgrades(app as unknown as FastifyInstance)
   app.route({
     method: 'GET',
     url: '/mqtt',

@@ -4,6 +4,12 @@ export interface Filter {
   metrics: readonly string[]
 }
 
+/** The patterns of a list separated by commas; `\,` is a comma in a name. Without a list there are none. */
+export function readPatterns(text: string | undefined): string[] {
+  const items = text?.split(/(?<!\\),/) ?? []
+  return items.filter((item) => item !== '').map((item) => item.replaceAll('\\,', ','))
+}
+
 export type Matcher = (name: string) => boolean
 
 /** A matcher for any of the patterns, or `null` when everything matches. */
