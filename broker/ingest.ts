@@ -149,6 +149,8 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
         const bytes = typeof packet.payload === 'string' ? Buffer.from(packet.payload) : packet.payload
         Object.assign(delivery, read(client, found, bytes, 0, bytes.length, delivery.received))
       }
+      // Aedes acknowledges what it passes on, and nothing else.
+      if (found?.kind === 'unknown' && found.ofHub) Object.assign(packet, forNobody)
       const prepared = isNew ? sessions.prepare(packet as QueuedPacket) : null
       if (prepared) delivery.notes = prepared.notes
       const nothing = !found && !prepared && delivery.handshakes.length === 0
@@ -161,3 +163,6 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
     },
   }
 }
+
+/** In place of what only the hub says: no filter of before leads here, and nothing stays. */
+const forNobody = { topic: '$hub/refused', retain: false }

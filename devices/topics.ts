@@ -13,8 +13,8 @@ export type Route =
   | { kind: 'telemetry'; device: string; metric: string | null; codec: CodecName }
   /** The device is the one that the connection logged in as. */
   | { kind: 'own'; codec: CodecName }
-  /** Looks like telemetry and is not: the reason is for the quarantine. */
-  | { kind: 'unknown'; reason: string }
+  /** Looks like telemetry and is not: the reason is for the quarantine. What is the hub's to say nobody hears. */
+  | { kind: 'unknown'; reason: string; ofHub?: true }
 
 /** The route of a topic, or `null` when it carries no telemetry and only passes through the broker. */
 export type Router = (topic: string) => Route | null
@@ -40,6 +40,9 @@ export function createRouter(mappings: readonly Mapping[]): Router {
 /** `devices/{device}/telemetry[/{metric}]` */
 function nativeRoute(topic: string): Route {
   const [, device = '', kind, metric, ...rest] = topic.split('/')
+  if (kind === 'status' && metric === undefined) {
+    return { kind: 'unknown', reason: 'devices/{device}/status is what the hub says of a device', ofHub: true }
+  }
   if (kind !== 'telemetry' || rest.length > 0) {
     return {
       kind: 'unknown',

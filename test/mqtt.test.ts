@@ -191,6 +191,16 @@ describe('the broker', () => {
     expect(await hub.get('/v1/devices/p')).toMatchObject({ device: 'p', online: true })
     await one.client.endAsync()
     expect(await hub.get('/v1/devices/p')).toMatchObject({ online: true })
+    // What the hub says of a device nobody else says, nor unsays.
+    for (const qos of [0, 1, 2] as const) {
+      await two.client.publishAsync('devices/p/status', '{"state":"on fire"}', { qos, retain: true })
+      await two.client.publishAsync('devices/p/status', '', { qos, retain: true })
+    }
+    await waitFor(async () => (await hub.get<{ entries: unknown[] }>('/v1/quarantine')).entries.length === 6)
+    const early = await open(hub)
+    await early.client.subscribeAsync('devices/p/status')
+    await waitFor(() => early.messages.length === 1)
+    expect(JSON.parse(early.messages[0]?.text as string)).toMatchObject({ state: 'online' })
     await two.client.endAsync(true)
     await waitFor(() => listener.messages.length === 2)
     expect(JSON.parse(listener.messages[1]?.text as string)).toMatchObject({ state: 'offline' })
