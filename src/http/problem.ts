@@ -7,8 +7,9 @@ import { warnBrowsers } from './headers.ts'
 export function answerProblems(app: FastifyInstance, failure: () => string | null, maxBodySize: number): void {
   const addresses: { method: string; pattern: RegExp }[] = []
   app.addHook('onRoute', ({ method, url }) => {
-    const pattern = new RegExp(`^${url.replace(/[.]/g, '\\.').replace(/:\w+/g, '[^/]+')}/?$`)
-    if (!url.includes('*')) for (const one of [method].flat()) addresses.push({ method: one, pattern })
+    if (url.includes('*')) return
+    const pattern = new RegExp(`^${url.replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')}/?$`)
+    for (const one of [method].flat()) addresses.push({ method: one, pattern })
   })
   app.setErrorHandler((error: FastifyError | Problem, request, reply) =>
     sendProblem(request, reply, asProblem(error, request, failure(), maxBodySize)),
