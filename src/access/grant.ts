@@ -47,7 +47,11 @@ export function grantOf(credential: Credential, signal: AbortSignal): Grant {
     devices: roles.includes('admin') ? ['*'] : devices,
     covers: roles.includes('admin') ? () => true : covers,
     mayPublish: (topic) => allowsTopic({ templates: [...publishing, ...publish], covers }, topic),
-    maySubscribe: (filter) => allowsFilter({ templates: [...subscribing, ...subscribe], covers }, filter),
+    maySubscribe(filter) {
+      // What the broker says of its clients is for administrators, and no wildcard stands for it. [MQTT-4.7.2-1]
+      const isOfBroker = filter.startsWith('$') && !roles.includes('admin')
+      return allowsFilter({ templates: isOfBroker ? subscribe : [...subscribing, ...subscribe], covers }, filter)
+    },
     signal,
   }
 }

@@ -217,6 +217,15 @@ describe('a token over MQTT', () => {
     const { client } = await open(hub, { username: secret })
     const heard: string[] = []
     client.on('message', (topic) => heard.push(topic))
+    // What the broker says of its clients is for administrators.
+    const admin = await open(hub, { username: hub.admin })
+    for (const [one, granted] of [
+      [client, 128],
+      [admin.client, 0],
+    ] as const) {
+      const answer = new Promise((resolve) => one.subscribe('$SYS/#', (_error, _granted, packet) => resolve(packet)))
+      expect(await answer).toMatchObject({ granted: [granted] })
+    }
     await client.subscribeAsync('#')
     await client.publishAsync('any/topic', 'x', { qos: 1 })
     await waitFor(() => heard.includes('any/topic'))
