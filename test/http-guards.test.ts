@@ -291,10 +291,12 @@ test('a request with a body that asks for an upgrade is refused, and its connect
 
 test('an upgrade behind a request that is not answered yet ends the connection', async () => {
   const hub = await startHubProcess()
-  const { socket } = openSocket(hub)
-  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
-  socket.write(request('/v1/feed?wait=60&after=latest') + request('/v1/feed', upgrade))
-  await closed(socket)
+  for (const protocol of ['websocket', 'h2c']) {
+    const { socket } = openSocket(hub)
+    const upgrade = `Connection: Upgrade\r\nUpgrade: ${protocol}\r\n`
+    socket.write(request('/v1/feed?wait=60&after=latest') + request('/v1/feed', upgrade))
+    await closed(socket)
+  }
   await waitFor(async () => (await readFigures(hub)).hub_http_streams === 0)
 })
 

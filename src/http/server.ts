@@ -78,7 +78,7 @@ export async function createHttpServer(
       handleProtocols: (protocols: Set<string>) => (protocols.has('mqtt') ? 'mqtt' : false),
     },
   })
-  takeUpgrades(app as unknown as FastifyInstance)
+  takeUpgrades(app as unknown as FastifyInstance, guards)
   app.route({
     method: 'GET',
     url: '/mqtt',

@@ -3,6 +3,7 @@ import { Server as HttpsServer } from 'node:https'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { Problem } from '../errors.ts'
+import type { Guards } from './guards.ts'
 
 type Taker = (request: IncomingMessage, socket: Socket, head: Buffer) => void
 
@@ -12,7 +13,7 @@ type Taker = (request: IncomingMessage, socket: Socket, head: Buffer) => void
  * for WebSockets, so those that want none are given back to the server, as a connection that begins with the same
  * request without its offer. Called when those who wait are there, and before there are routes.
  */
-export function takeUpgrades(app: FastifyInstance): void {
+export function takeUpgrades(app: FastifyInstance, { isAnswering }: Guards): void {
   const { server } = app
   const takers = server.listeners('upgrade') as Taker[]
   const begun = server instanceof HttpsServer ? 'secureConnection' : 'connection'
@@ -20,6 +21,9 @@ export function takeUpgrades(app: FastifyInstance): void {
   server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
     if (wantsWebSocket(request)) {
       for (const take of takers) take.call(server, request, socket, head)
+    } else if (isAnswering(socket)) {
+      // The server it is given back to would not know what is still to be answered before.
+      socket.destroy()
     } else {
       socket.unshift(Buffer.concat([Buffer.from(headWithoutOffer(request), 'latin1'), head]))
       server.emit(begun, socket)
