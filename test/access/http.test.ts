@@ -340,7 +340,14 @@ describe('a hub with credentials', () => {
     })
     await hub.as(hub.admin, '/v1/consumers/c/dead-letters', { method: 'DELETE' })
     await hub.as(hub.admin, '/v1/consumers/c', { method: 'DELETE' })
-    await hub.as(hub.admin, '/v1/telemetry', push([{ device: 'd', ts: 1, t: 1 }]))
+    await hub.as(
+      hub.admin,
+      '/v1/telemetry',
+      push([
+        { device: 'd', t: 1 },
+        { device: 'd', ts: 1, t: 1 },
+      ]),
+    )
     const { entries: quarantine } = (await (await hub.as(hub.admin, '/v1/quarantine')).json()) as {
       entries: { id: number }[]
     }
