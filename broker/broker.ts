@@ -1,7 +1,7 @@
 import { Socket } from 'node:net'
 import { type Duplex, Readable } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
-import { Aedes, type Client, type PublishPacket, type Subscription } from 'aedes'
+import { Aedes, type Client, type Subscription } from 'aedes'
 import type { Sink } from '../devices/sink.ts'
 import type { TimeWindow } from '../devices/time.ts'
 import type { Router } from '../devices/topics.ts'
@@ -10,15 +10,18 @@ import { createComplaints } from './complaints.ts'
 import { type Doorman, visitorOf } from './doorman.ts'
 import { createDoors, type TlsDoor } from './doors.ts'
 import { createFastPath } from './fast-path.ts'
+import { publishOrphans } from './former-run.ts'
 import { createForwarding } from './forwarding.ts'
 import { guarded } from './guard.ts'
 import { createIngest } from './ingest.ts'
+import { keepAlive } from './keep-alive.ts'
 import { countReached, LimitReached, type Limits, type Reached } from './limits.ts'
 import { createMatcher } from './matcher.ts'
 import type { Peer } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createReception, maxClientIdLength } from './reception.ts'
 import { createRegistry } from './registry.ts'
+import { answerRepeatedFilters } from './repeated-filters.ts'
 import { createPersistence } from './sessions/persistence.ts'
 import { createSessions, type Restored, type Sessions } from './sessions/sessions.ts'
 import { createSubscriptions } from './subscriptions.ts'
@@ -85,10 +88,11 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   const { limits } = options
   const reached: Reached = {}
   const admission = createAdmission(limits, reached)
-  const subscriptions = createSubscriptions(limits)
   const complain = createComplaints(options.onRefused)
   const sessions = createSessions(options.sink, limits, options.restored)
-  const persistence = createPersistence(sessions, options.sink, subscriptions)
+  const subscriptions = createSubscriptions(limits, sessions)
+  const mayHave = (client: Client, filter: string) => refusalOf(client, filter) === null
+  const persistence = createPersistence(sessions, options.sink, mayHave)
   const presence = createPresence<Client>(publishPresence)
   // A connection that ends fails all that it still had to do; one line tells it.
   const complained = new WeakSet<Client>()
@@ -97,18 +101,22 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   let closing = false
 
   const ingest = createIngest({ ...options, sessions, heard })
-  const reception = createReception({ ...options, ...limits, mayPublish: ingest.mayPublish, sessions, ownerOf })
+  const reception = createReception({ ...options, mayPublish: ingest.mayPublish, sessions, ownerOf })
   const forwarding = createForwarding({ sessions, qosOf: (client, topic) => matcher.qosOf(client, topic) })
   const matcher = createMatcher(forwarding.publish)
   const writes = createWrites()
   const aedes = new Aedes({
     mq: matcher,
-    persistence: { ...persistence, subscriptionsByClient, outgoingStream },
+    // Aedes would publish the wills of others that share its store, and takes clients that live for such when the
+    // clock jumps.
+    persistence: { ...persistence, subscriptionsByClient, outgoingStream, streamWill: () => Readable.from([]) },
     // That of the reception goes on until the client is let in, this one ends with its CONNECT.
     connectTimeout: never,
     drainTimeout: drainTimeoutMillis,
     // Clients may send on before CONNACK; what they send is bounded by the size of a read.
     queueLimit: 10_000,
+    // `maxOpenExchanges` is looked at before.
+    maxInflightInbound: 0,
     maxClientsIdLength: maxClientIdLength,
     preConnect: guarded((client, packet, done) => {
       reception.connectArrived(client, packet)
@@ -118,14 +126,15 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       const answer = reception.admit(client, username ?? '', password?.toString() ?? '')
       void answer.then((refusal) => (refusal ? done(refusal, null) : done(null, true)))
     }),
-    authorizePublish: guarded(ingest.authorizePublish),
+    // Nobody but clients publishes by this: the wills of others are not streamed.
+    authorizePublish: guarded((client, packet, done) => ingest.authorizePublish(client as Client, packet, done)),
     authorizeSubscribe: guarded((client, subscription, done) => {
       const { topic } = subscription
       if (topic === presentSession.topic) return done(null, null)
-      const problem = client.closed ? null : subscriptions.problem(client, topic)
-      if (problem !== null && problem !== 'malformed') countReached(reached, problem)
+      const refusal = refusalOf(client, topic)
+      if (refusal !== null && refusal !== 'malformed' && refusal !== 'forbidden') countReached(reached, refusal)
       // A null subscription is answered with the failure code 0x80. [MQTT-3.9.3-2]
-      done(null, problem === null && visitorOf(client).maySubscribe(topic) ? subscription : null)
+      done(null, refusal === null ? subscription : null)
     }, decisionMillis),
     published: guarded((_packet, _client, done) => {
       published++
@@ -134,6 +143,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   })
   await aedes.listen()
   const registry = createRegistry(aedes)
+  const stopKeepingAlive = keepAlive(registry.clients)
   const takeFastPath = createFastPath({
     ingest,
     sessions,
@@ -161,15 +171,22 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   })
 
   aedes.on('connackSent', (_packet, client) => reception.answered(client))
-  aedes.on('client', (client) => sessions.connected(client.id))
+  aedes.on('client', (client) => sessions.connected(client))
   aedes.on('clientDisconnect', (client) => {
     presence.ended(client)
-    sessions.connectionEnded(client.id)
+    sessions.connectionEnded(client)
   })
   aedes.on('unsubscribe', (filters, client) => subscriptions.removed(client, filters))
   aedes.on('clientError', refuse)
   aedes.on('connectionError', refuse)
   ;(aedes as NodeJS.EventEmitter).on('error', (error: Error) => complain('', error.message, undefined))
+
+  /** Why a client may not have a filter. What it may not hear counts for none of its limits. */
+  function refusalOf(client: Client, filter: string) {
+    // It hears nothing any more, and nobody would count it out.
+    if (client.closed && client.clean) return null
+    return visitorOf(client).maySubscribe(filter) ? subscriptions.problem(client, filter) : 'forbidden'
+  }
 
   function refuse(client: Client, error: Error): void {
     refused++
@@ -183,7 +200,8 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   /** Whose client id it is, as far as anybody uses it; what nobody owns is for whoever comes first. */
   function ownerOf(clientId: string): string | null {
     const { clients } = aedes as unknown as { clients: Record<string, Client | undefined> }
-    return visitorOf(clients[clientId] ?? null).identity || sessions.ownerOf(clientId)
+    const connected = clients[clientId]
+    return (connected && visitorOf(connected).identity) || sessions.ownerOf(clientId)
   }
 
   // Aedes takes a session for present that has subscriptions; one without may have messages that wait. [MQTT-3.2.2-2]
@@ -200,11 +218,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
 
   /** What ended with a former run that was killed: the connections, whose wills are due, and the presence of devices. */
   function finishFormerRun(): void {
-    for (const [client, will] of sessions.wills.orphans) {
-      ingest.authorizePublish(null, will as PublishPacket, (error) => {
-        if (!error) aedes.publish(will, () => sessions.wills.published(client))
-      })
-    }
+    publishOrphans(aedes, sessions, ingest, options.doorman)
     for (const { topic, payload } of [...sessions.retained.matching(['devices/+/status'])]) {
       if (String(payload).startsWith('{"state":"online"')) {
         publishPresence(topic.split('/')[1] as string, { state: 'offline', since: Date.now() })
@@ -239,6 +253,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
       forwarding.ended(client)
     })
     forwarding.adopt(client)
+    answerRepeatedFilters(client)
     takeFastPath(client)
   }
 
@@ -268,6 +283,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     async close(settled) {
       closing = true
       clearInterval(expiring)
+      stopKeepingAlive()
       admission.close()
       await doors.close(async () => {
         await settled()

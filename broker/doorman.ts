@@ -33,6 +33,8 @@ export interface Visitor {
 /** Decides who comes in. */
 export interface Doorman {
   admit(knock: Knock): Promise<Visitor | Refusal>
+  /** Somebody who was in when the hub was killed, as `admit` had described it; `null`: it would not be let in now. */
+  recall(known: Pick<Visitor, 'identity' | 'device'>): Visitor | null
 }
 
 /** A client that was let in, or whose CONNECT is being looked at. */
@@ -40,16 +42,16 @@ export interface Guest extends Client {
   visitor?: Visitor
 }
 
-/** The hub itself, or a connection that ended before it was let in. */
+/** A connection that was not let in. */
 const nobody: Visitor = {
   identity: '',
   device: '',
-  maySpeakFor: () => true,
-  mayPublish: () => true,
-  maySubscribe: () => true,
+  maySpeakFor: () => false,
+  mayPublish: () => false,
+  maySubscribe: () => false,
   signal: new AbortController().signal,
 }
 
-export function visitorOf(client: Client | null): Visitor {
-  return (client as Guest | null)?.visitor ?? nobody
+export function visitorOf(client: Client): Visitor {
+  return (client as Guest).visitor ?? nobody
 }

@@ -27,36 +27,36 @@ export interface Ingest {
   /** Whether somebody may publish to a topic; what telemetry may be about is looked at reading by reading. */
   mayPublish(visitor: Visitor, topic: string): boolean
   /** The readings in the payload that lies in `bytes` from `start` to `end`. */
-  read(client: Client | null, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded
+  read(client: Client, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded
   /** The device that a message is from, as far as its topic or its connection tells. */
-  deviceOf(client: Client | null, route: Route): string
+  deviceOf(client: Client, route: Route): string
   /**
    * Opens the exchange of a QoS 2 PUBLISH in a delivery. False when the message repeats one that is stored already, or
    * on its way: then only the answer is due.
    */
   begin(client: Client, packetId: number, topic: string, payload: Uint8Array | string, delivery: Delivery): boolean
   /** Commits; `done` is called in the order of the connection's messages, with a failure only when nothing was stored. */
-  accept(client: Client | null, delivery: Delivery, done: (failure: string | null) => void): void
+  accept(client: Client, delivery: Delivery, done: (failure: string | null) => void): void
   /**
    * The hook before every acknowledgement of Aedes. It calls back when what the message holds is on disk; a message
    * that is no telemetry passes at once unless others wait before it.
    */
-  authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void
+  authorizePublish(client: Client, packet: PublishPacket, done: (error?: Error | null) => void): void
 }
 
 export function createIngest({ sink, route, window, sessions, limits, heard }: IngestOptions): Ingest {
-  const { maxOpenExchanges } = limits
+  const { maxOpenExchanges, maxOpenExchangesTotal } = limits
   const { incoming } = sessions
   const routes = createTopicCache(route)
   // How many deliveries of a connection wait for their commit.
   const waiting = new WeakMap<Client, { deliveries: number }>()
 
-  function deviceOf(client: Client | null, route: Route): string {
+  function deviceOf(client: Client, route: Route): string {
     if (route.kind === 'own') return visitorOf(client).device
     return route.kind === 'unknown' ? '' : route.device
   }
 
-  function read(client: Client | null, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded {
+  function read(client: Client, route: Route, bytes: Buffer, start: number, end: number, now: Millis): Decoded {
     const reject = (reason: string): Decoded => {
       return { readings: [], rejected: [{ item: 1, payload: bytes.subarray(start, end), reason }] }
     }
@@ -70,7 +70,6 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
     if (text.includes('\ufffd') && !isUtf8(bytes.subarray(start, end))) return reject('the payload is not valid UTF-8')
     const metric = route.kind === 'own' ? null : route.metric
     const decoded = decode(route.codec, text, { device, metric, now, window })
-    if (!client) return decoded
     const visitor = visitorOf(client)
     // A gateway names its devices in the payload.
     if (device === '' && !decoded.readings.every((reading) => visitor.maySpeakFor(reading.device))) {
@@ -89,22 +88,23 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
   function begin(client: Client, packetId: number, topic: string, payload: Uint8Array | string, delivery: Delivery) {
     const digest = crc32(payload, crc32(topic))
     if (!incoming.begin(client.id, packetId, digest)) return false
-    if (incoming.count(client.id) > maxOpenExchanges) {
+    const isOwn = incoming.count(client.id) > maxOpenExchanges
+    if (isOwn || incoming.open > maxOpenExchangesTotal) {
       incoming.end(client.id, packetId)
-      const message = `more than ${maxOpenExchanges} QoS 2 messages wait for their PUBREL`
-      throw new LimitReached('maxOpenExchanges', message)
+      const limit = isOwn ? 'maxOpenExchanges' : 'maxOpenExchangesTotal'
+      throw new LimitReached(limit, `more than ${limits[limit]} QoS 2 messages wait for their PUBREL: ${limit}`)
     }
     delivery.handshakes.push({ client: client.id, packetId, digest })
     return true
   }
 
-  function accept(client: Client | null, delivery: Delivery, done: (failure: string | null) => void): void {
-    const before = client ? queueOf(client) : null
-    if (before) before.deliveries++
+  function accept(client: Client, delivery: Delivery, done: (failure: string | null) => void): void {
+    const before = queueOf(client)
+    before.deliveries++
     // Not the delivery: its readings would live until the commit, when the sink has long made bytes of them.
     const { handshakes } = delivery
     sink.accept(delivery, ({ failure }) => {
-      if (before) before.deliveries--
+      before.deliveries--
       if (failure !== null) {
         for (const { client, packetId, digest } of handshakes) {
           if (digest !== null) incoming.end(client, packetId)
@@ -144,7 +144,7 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       }
       const found = routes.get(topic)
       const delivery = emptyDelivery(topic, found ? deviceOf(client, found) : '')
-      const isNew = !client || qos !== 2 || !messageId || begin(client, messageId, topic, packet.payload, delivery)
+      const isNew = qos !== 2 || !messageId || begin(client, messageId, topic, packet.payload, delivery)
       if (found && isNew) {
         const bytes = typeof packet.payload === 'string' ? Buffer.from(packet.payload) : packet.payload
         Object.assign(delivery, read(client, found, bytes, 0, bytes.length, delivery.received))
@@ -153,11 +153,14 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       if (found?.kind === 'unknown' && found.ofHub) Object.assign(packet, forNobody)
       const prepared = isNew ? sessions.prepare(packet as QueuedPacket) : null
       if (prepared) delivery.notes = prepared.notes
-      const nothing = !found && !prepared && delivery.handshakes.length === 0
-      if (nothing && !(client && waiting.get(client)?.deliveries)) return done(null)
+      // A repeat is answered after the commit of what it repeats, which another connection may have begun.
+      const nothing = isNew && !found && !prepared && delivery.handshakes.length === 0
+      if (nothing && !waiting.get(client)?.deliveries) return done(null)
+      const repeated = isNew ? null : incoming.storing(client.id, messageId as number)
       accept(client, delivery, (failure) => {
         if (failure !== null) return done(new Error(failure))
         prepared?.kept()
+        repeated?.()
         done(null)
       })
     },

@@ -18,6 +18,8 @@ export interface Limits {
   maxByteRate: number
   /** Packets of one connection that ask for work and carry no message; TCP slows down who sends more. */
   maxControlRate: number
+  /** The payload of a will, which the hub keeps for as long as its client is connected. */
+  maxWillSize: number
   maxTopicLevels: number
   /** In UTF-8. */
   maxTopicLength: number
@@ -25,6 +27,8 @@ export interface Limits {
   maxSubscriptionsPerClient: number
   /** Inbound QoS 2 messages of one client that may wait for their PUBREL. */
   maxOpenExchanges: number
+  /** Those of all clients, also of such as are away. */
+  maxOpenExchangesTotal: number
   /** Messages that wait for one client, or for its acknowledgement; the oldest go first. */
   maxQueued: number
   maxQueuedSize: number

@@ -29,7 +29,7 @@ interface Audience {
 
 const silence: Audience = { own: [], subscribers: [] }
 
-const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
+export const topicRules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
 /** Topics that are remembered, of each kind of question. */
 const maxKnownTopics = 50_000
 /** Longer topics are legal and rare: remembering them would cost more memory than looking them up costs time. */
@@ -62,7 +62,7 @@ export function createTopicCache<T>(find: (topic: string) => T) {
  * are called; the clients are given to `deliver`, each of them once, at the highest QoS of its filters. [MQTT-3.3.5-1]
  */
 export function createMatcher(deliver: (packet: AedesPublishPacket, subscribers: readonly Subscriber[]) => void) {
-  const filters = new Qlobber<Ear>(rules)
+  const filters = new Qlobber<Ear>(topicRules)
   const ears = new Map<Listener, Ear>()
   const known = createTopicCache((topic) => audienceOf(topic, filters.match(topic)))
   let closed = false
@@ -160,21 +160,4 @@ export function topicProblem(topic: string): string | null {
 /** [MQTT-1.5.3-1], [MQTT-1.5.3-2]: the parser turns broken UTF-8 into U+FFFD, which no sane topic holds. */
 export function badText(text: string): boolean {
   return text.includes('\u0000') || text.includes('\ufffd')
-}
-
-/** Whether topics match a filter, which is taken apart once; all well-formed. */
-export function compileFilter(filter: string): (topic: string) => boolean {
-  if (!filter.includes('+') && !filter.includes('#')) return (topic) => topic === filter
-  const wanted = filter.split('/')
-  const wildFirst = wanted[0] === '+' || wanted[0] === '#'
-  return (topic) => {
-    // [MQTT-4.7.2-1]
-    if (wildFirst && topic.startsWith('$')) return false
-    const levels = topic.split('/')
-    for (const [index, level] of wanted.entries()) {
-      if (level === '#') return true
-      if (index >= levels.length || (level !== '+' && level !== levels[index])) return false
-    }
-    return levels.length === wanted.length
-  }
 }

@@ -12,4 +12,10 @@ declare module 'qlobber' {
     match(topic: string): T[]
     clear(): this
   }
+  /** Knows whether a topic is matched, and not by what. */
+  export class QlobberTrue {
+    constructor(options?: Options)
+    add(filter: string): this
+    test(topic: string): boolean
+  }
 }

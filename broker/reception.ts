@@ -1,14 +1,14 @@
 import type { AuthenticateError, Client, ConnectPacket } from 'aedes'
-import type { Millis } from '../devices/reading.ts'
 import type { Doorman, Guest, Visitor } from './doorman.ts'
-import { LimitReached } from './limits.ts'
-import { badText } from './matcher.ts'
+import { LimitReached, type Limits, topicLimit } from './limits.ts'
+import { badText, topicProblem } from './matcher.ts'
 import type { Peer } from './peer.ts'
+import { ownCopy } from './sessions/retained.ts'
 import type { Sessions } from './sessions/sessions.ts'
 
 export interface ReceptionOptions {
   doorman: Doorman
-  connectTimeout: Millis
+  limits: Limits
   /** Why nothing can be stored at present, or `null`. */
   failure(): string | null
   mayPublish(visitor: Visitor, topic: string): boolean
@@ -17,11 +17,14 @@ export interface ReceptionOptions {
   ownerOf(clientId: string): string | null
 }
 
+type Will = NonNullable<ConnectPacket['will']>
+
 export const maxClientIdLength = 128
 
 /** From the first byte of a connection to its CONNACK: who comes in, and as what. */
 export function createReception(options: ReceptionOptions) {
-  const { doorman, connectTimeout, failure, mayPublish, sessions, ownerOf } = options
+  const { doorman, limits, failure, mayPublish, sessions, ownerOf } = options
+  const { connectTimeout } = limits
   const peers = new WeakMap<Client, Peer>()
   const timers = new WeakMap<Client, NodeJS.Timeout>()
   // What CONNECT says besides what Aedes hands on.
@@ -31,10 +34,13 @@ export function createReception(options: ReceptionOptions) {
 
   async function admit(client: Guest, username: string, password: string): Promise<AuthenticateError | null> {
     const connect = connects.get(client) as ConnectPacket
-    const problem = failure() === null ? connectProblem(connect) : refusal('nothing can be stored', serverUnavailable)
+    if (failure() !== null) return refusal('nothing can be stored', serverUnavailable)
+    const problem = connectProblem(connect) ?? (connect.will ? willProblem(connect.will, limits) : null)
     if (problem) return problem
     const peer = peers.get(client) as Peer
     const visitor = await doorman.admit({ peer, clientId: client.id, username, password, gone: () => hasGone(client) })
+    // Aedes goes no further with it, and nothing may be left of it.
+    if (client.closed) return refusal('the connection has ended meanwhile')
     if ('reason' in visitor) return refusal(visitor.reason, visitor.returnCode)
     const owner = ownerOf(client.id)
     if (owner !== null && owner !== visitor.identity) {
@@ -47,6 +53,7 @@ export function createReception(options: ReceptionOptions) {
       return refusal('as many clients are remembered as may be: come without a session', serverUnavailable)
     }
     client.visitor = visitor
+    if (connect.will) connect.will.payload = ownCopy(connect.will.payload)
     remembered.delete(client.id)
     if (!connect.clean && sessions.open(client.id, visitor.identity)) remembered.add(client.id)
     const end = () => client.close()
@@ -71,6 +78,13 @@ export function createReception(options: ReceptionOptions) {
     answered(client: Client): void {
       clearTimeout(timers.get(client))
       remembered.delete(client.id)
+      connects.delete(client)
+      // The parser keeps the whole CONNECT, with what else the same read brought, for the sake of these.
+      const { _parser } = client as Client & {
+        _parser: { settings: { protocolVersion?: number; bridgeMode?: boolean } }
+      }
+      const { protocolVersion = 4, bridgeMode = false } = _parser.settings
+      _parser.settings = { protocolVersion, bridgeMode }
     },
     /** A client that is being let in has a session of before. */
     isRemembered: (clientId: string): boolean => remembered.has(clientId),
@@ -86,12 +100,26 @@ function hasGone({ closed, conn }: Client): boolean {
   return closed || (conn as unknown as { _readableState: { ended: boolean } })._readableState.ended
 }
 
-function connectProblem({ clientId, clean }: ConnectPacket): AuthenticateError | null {
+function connectProblem({ clientId, clean, protocolVersion }: ConnectPacket): AuthenticateError | null {
   // [MQTT-3.1.3-8]
   if (clientId === '' && clean === false) return refusal('a persistent session needs a client id')
   if (clientId.length > maxClientIdLength)
     return refusal(`the client id is longer than ${maxClientIdLength} characters`)
+  // Only MQTT 3.1.1 names who comes without a name.
+  if (clientId === '' && protocolVersion === 3) return refusal('MQTT 3.1 needs a client id')
   return badText(clientId) ? refusal('the client id must be UTF-8 without the character U+0000') : null
+}
+
+/** A will is a message that comes later, when nobody is there to be told that it is none. */
+function willProblem({ topic, payload, qos = 0 }: Will, limits: Limits): AuthenticateError | null {
+  const problem = topicProblem(topic)
+  if (problem) return refusal(`the will: ${problem}`)
+  // [MQTT-3.1.2-14]
+  if (qos > 2) return refusal('the will has both QoS bits set')
+  const limit = payload.length > limits.maxWillSize ? 'maxWillSize' : topicLimit(topic, limits)
+  if (!limit) return null
+  const reached = new LimitReached(limit, `the will is beyond ${limit}, which is ${limits[limit]}`)
+  return Object.assign(reached, { returnCode: notAuthorized }) as AuthenticateError
 }
 
 // MQTT 3.1.1 §3.2.2.3

@@ -35,6 +35,7 @@ export function createRegistry(aedes: Aedes) {
   return {
     /** The connection of a client has closed. */
     ended,
+    clients: registered as Iterable<Client>,
     get connected() {
       return registered.size
     },

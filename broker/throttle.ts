@@ -6,11 +6,16 @@ import { countReached, LimitReached, type Limits, type Reached } from './limits.
 export interface Traffic {
   bytes: number
   messages: number
+  /** Work that was done without asking. */
   control: number
+  /** Work that has arrived and waits, because `mayWork` said no. */
+  waiting: number
 }
 
 /** How fast one connection may send. */
 export interface Throttle {
+  /** Whether the hub does now what a packet asks for; if so, that counts. */
+  mayWork(cost: number): boolean
   /** Notes a read, and answers for how long nothing more may be read. Throws when waiting is no cure. */
   pace(traffic: Traffic): Millis
 }
@@ -30,6 +35,12 @@ export function createThrottle(limits: Limits, reached: Reached): Throttle {
   const control = createBucket(maxControlRate, controlBurstSeconds)
 
   return {
+    mayWork(cost) {
+      if (!control) return true
+      if (control.wait() > 0) return false
+      control.take(cost)
+      return true
+    },
     pace(traffic) {
       bytes?.take(traffic.bytes)
       const forBytes = bytes?.wait() ?? 0
@@ -37,10 +48,10 @@ export function createThrottle(limits: Limits, reached: Reached): Throttle {
       if (traffic.messages > 0) messages?.take(traffic.messages)
       const forMessages = messages?.wait() ?? 0
       if (forMessages > 0) countReached(reached, 'maxMessageRate')
-      if (traffic.control === 0) return Math.max(forBytes, forMessages)
-      control?.take(traffic.control)
-      const forControl = control?.wait() ?? 0
-      if (forControl > abuseMillis) {
+      if (!control || (traffic.control === 0 && traffic.waiting === 0)) return Math.max(forBytes, forMessages)
+      control.take(traffic.control)
+      const forControl = control.wait()
+      if (forControl + (traffic.waiting / maxControlRate) * 1000 > abuseMillis) {
         throw new LimitReached(
           'maxControlRate',
           `far more than ${maxControlRate} packets a second that are no messages, without waiting for their answers`,

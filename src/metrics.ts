@@ -21,6 +21,8 @@ export interface MetricSources {
     sessions: {
       retained: number
       sessions: number
+      wills: number
+      willsDisowned: number
       sessionsExpired: number
       damaged: number
       retainedBytes: number
@@ -110,7 +112,12 @@ const figures: Figure[] = [
     'MQTT connections whose turn to begin has not come',
     ({ broker }) => broker.sockets.waiting,
   ],
-  ['gauge', 'hub_mqtt_subscriptions', 'Subscriptions of connected clients', ({ broker }) => broker.subscriptions],
+  [
+    'gauge',
+    'hub_mqtt_subscriptions',
+    'Subscriptions of clients that are connected or remembered',
+    ({ broker }) => broker.subscriptions,
+  ],
   ['gauge', 'hub_devices_online', 'Devices that are online', ({ broker }) => broker.devicesOnline],
   [
     'counter',
@@ -159,6 +166,13 @@ const figures: Figure[] = [
     'hub_mqtt_queue_dropped_total',
     'Messages that a full queue lost',
     ({ broker }) => broker.sessions.queueDropped,
+  ],
+  ['gauge', 'hub_mqtt_wills', 'Wills of connected clients', ({ broker }) => broker.sessions.wills],
+  [
+    'counter',
+    'hub_mqtt_wills_disowned_total',
+    'Wills left when the hub was killed, whose owners may not publish them any more',
+    ({ broker }) => broker.sessions.willsDisowned,
   ],
   ['gauge', 'hub_mqtt_incoming_qos2', 'QoS 2 exchanges that are open', ({ broker }) => broker.sessions.incoming],
   [

@@ -37,11 +37,13 @@ export interface Config {
   maxMessageRate: number
   maxByteRate: number
   maxControlRate: number
+  maxWillSize: number
   maxTopicLevels: number
   maxTopicLength: number
   maxSubscriptions: number
   maxSubscriptionsPerClient: number
   maxOpenExchanges: number
+  maxOpenExchangesTotal: number
   maxHttpConnections: number
   maxHttpConnectionsPerAddress: number
   maxRequestRate: number
@@ -145,11 +147,18 @@ export const limits: readonly Setting[] = [
     initial: '100',
     description: 'PINGREQ, SUBSCRIBE and the like, a second and connection; 0: any',
   },
+  // Words such as "offline", or the last readings of a device.
+  { key: 'maxWillSize', ...size, initial: '8KiB', description: 'the payload of a will' },
   // Conventions in use take up to ten levels and 200 bytes. More than 100 levels the matcher does not take.
   { key: 'maxTopicLevels', ...levels, initial: '32', description: 'levels of a topic; 100 at most' },
   { key: 'maxTopicLength', ...size, initial: '1KiB', description: 'a topic' },
   // About 1 KB of memory each. Home automation subscribes to each of its entities.
-  { key: 'maxSubscriptions', ...count, initial: '200000', description: 'subscriptions of all connected clients' },
+  {
+    key: 'maxSubscriptions',
+    ...count,
+    initial: '200000',
+    description: 'subscriptions of all clients, also while they are away',
+  },
   { key: 'maxSubscriptionsPerClient', ...count, initial: '10000', description: 'subscriptions of one client' },
   {
     key: 'maxOpenExchanges',
@@ -157,6 +166,8 @@ export const limits: readonly Setting[] = [
     initial: '1000',
     description: 'QoS 2 messages of a client that wait for PUBREL',
   },
+  // About 200 bytes of memory each, and a fleet of 10,000 gateways has fewer.
+  { key: 'maxOpenExchangesTotal', ...count, initial: '1000000', description: 'such messages of all clients' },
   { key: 'maxQueued', ...count, initial: '10000', description: 'messages that wait for one client' },
   { key: 'maxQueuedSize', ...size, initial: '16MiB', description: 'all messages that wait for one client' },
   { key: 'maxQueuedTotal', ...size, initial: '256MiB', description: 'all messages that wait for any client' },
@@ -173,8 +184,8 @@ export const limits: readonly Setting[] = [
     initial: '7d',
     description: 'how long a client that is away is remembered; 0: for ever',
   },
-  { key: 'maxRetained', ...count, initial: '100000', description: 'retained messages' },
-  { key: 'maxRetainedSize', ...size, initial: '64MiB', description: 'all retained messages' },
+  { key: 'maxRetained', ...count, initial: '100000', description: 'retained messages of clients' },
+  { key: 'maxRetainedSize', ...size, initial: '64MiB', description: 'all retained messages of clients' },
   // A proxy speaks for many readers with one address.
   { key: 'maxHttpConnections', ...count, initial: '10000', description: 'HTTP connections' },
   { key: 'maxHttpConnectionsPerAddress', ...count, initial: '5000', description: 'HTTP connections from one address' },

@@ -63,7 +63,7 @@ for (const [name, make] of Object.entries(attacks)) {
   test(
     `${name}, however broken, leave the hub well, and its clients served within a second (seed ${firstSeed})`,
     async () => {
-      const hub = await startHubProcess({ args: ['--headers-timeout', '2s'] })
+      const hub = await startHubProcess({ args: ['--headers-timeout', '2s', '--session-expiry', '1s'] })
       onTestFinished(({ task }) => {
         if (task.result?.state === 'fail') console.log(hub.output().slice(-4000))
       })
@@ -90,7 +90,9 @@ for (const [name, make] of Object.entries(attacks)) {
       await waitFor(async () => (await readFigures(hub)).hub_mqtt_sockets === 0)
       // But for those of this test itself.
       await waitFor(async () => ((await readFigures(hub)).hub_http_connections as number) <= 4)
+      await waitFor(async () => (await readFigures(hub)).hub_mqtt_sessions === 0)
       const after = await readFigures(hub)
+      expect(after).toMatchObject({ hub_mqtt_queued: 0, hub_mqtt_incoming_qos2: 0, hub_mqtt_wills: 0 })
       expect(after).toMatchObject({ hub_mqtt_connections: 0, hub_mqtt_subscriptions: 0, hub_http_streams: 0 })
       expect(after.hub_feed_followers).toBe(0)
       expect(after.process_resident_memory_bytes).toBeLessThan(before + 300e6)

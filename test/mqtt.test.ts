@@ -1,8 +1,9 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { connect as connectMqtt, type IClientOptions, type MqttClient } from 'mqtt'
-import { generate } from 'mqtt-packet'
+import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import WebSocket from 'ws'
 import { type HubProcess, rawClient, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
 
 interface Message {
@@ -48,9 +49,9 @@ describe('telemetry over MQTT', () => {
     }
   })
 
-  test('without a user name, the ThingsBoard device is the client id', async () => {
+  test('without a user name, the ThingsBoard device is the client id, with MQTT 3.1 too', async () => {
     const hub = await startHubProcess()
-    const { client } = await open(hub, { clientId: 'thing-7' })
+    const { client } = await open(hub, { clientId: 'thing-7', protocolId: 'MQIsdp', protocolVersion: 3 })
     await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
     expect(await readWholeHistory(hub, 'thing-7')).toHaveLength(1)
   })
@@ -261,6 +262,10 @@ describe('the broker', () => {
       'a NUL in a topic': publish('a\u0000b', 1),
       'broken UTF-8 in a topic': publish(Buffer.from([0x61, 0xff, 0x62]), 1),
       'packet identifier 0': publish('a', 0),
+      'packet identifier 0 in PUBREL': Buffer.from([0x62, 2, 0, 0]),
+      'packet identifier 0 in SUBSCRIBE': Buffer.from([0x82, 6, 0, 0, 0, 1, 0x61, 0]),
+      'an UNSUBSCRIBE without filters': Buffer.from([0xa2, 2, 0, 1]),
+      'QoS 2 without an identifier': Buffer.from([0x34, 3, 0, 1, 0x61]),
       'a packet that claims to be huge': Buffer.from([0x32, 0xff, 0xff, 0xff, 0x7f]),
       'both QoS bits': Buffer.from([0x36, 0x00]),
       'a second CONNECT': generate({ cmd: 'connect', clientId: 'again', protocolVersion: 4, clean: true }),
@@ -274,6 +279,18 @@ describe('the broker', () => {
       await healthy.client.publishAsync('devices/h/telemetry', JSON.stringify({ name }), { qos: 1 })
     }
     expect(await readWholeHistory(hub, 'h')).toHaveLength(Object.keys(hostile).length)
+    const texts = new WebSocket(`ws://127.0.0.1:${hub.httpPort}/mqtt`, 'mqtt')
+    onTestFinished(() => texts.terminate())
+    await once(texts, 'open')
+    let answered = false
+    texts.on('message', () => {
+      answered = true
+    })
+    texts.send(
+      generate({ cmd: 'connect', clientId: 'texts', protocolVersion: 4, clean: true, keepalive: 0 }).toString(),
+    )
+    await once(texts, 'close')
+    expect(answered).toBe(false)
   })
 
   test('refuses a subscription with a malformed filter, and a nameless persistent session', async () => {
@@ -291,10 +308,29 @@ describe('the broker', () => {
     )
     const [suback] = (await once(socket, 'data')) as [Buffer]
     expect([...suback]).toEqual([0x90, 4, 0, 1, 1, 0x80])
+    // A filter that comes twice has two answers, and the last one counts.
+    const twice = ['twice', 'a+', 'twice', 'a+'].map((topic, i) => ({ topic, qos: (i > 1 ? 1 : 0) as 0 | 1 }))
+    socket.write(generate({ cmd: 'subscribe', messageId: 2, subscriptions: twice }))
+    expect([...((await once(socket, 'data')) as [Buffer])[0]]).toEqual([0x90, 6, 0, 2, 0, 0x80, 1, 0x80])
+    socket.write(
+      generate({ cmd: 'publish', topic: 'twice', payload: 'x', qos: 1, messageId: 3, dup: false, retain: false }),
+    )
+    const received: Packet[] = []
+    const packets = parser()
+    packets.on('packet', (packet) => received.push(packet))
+    socket.on('data', (bytes) => packets.parse(bytes))
+    await waitFor(() => received.length === 2)
+    expect(received.find(({ cmd }) => cmd === 'publish')).toMatchObject({ topic: 'twice', qos: 1 })
     const nameless = connect(hub.mqttPort, '127.0.0.1')
     nameless.on('error', () => {})
     nameless.write(Buffer.from([0x10, 12, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 0, 0, 60, 0, 0]))
     const [connack] = (await once(nameless, 'data')) as [Buffer]
     expect([...connack]).toEqual([0x20, 2, 0, 2])
+    // MQTT 3.1 knows no client without a name.
+    const old = connect(hub.mqttPort, '127.0.0.1')
+    old.on('error', () => {})
+    old.write(Buffer.from([0x10, 14, 0, 6, ...Buffer.from('MQIsdp'), 3, 2, 0, 60, 0, 0]))
+    const [refused] = (await once(old, 'data')) as [Buffer]
+    expect([...refused]).toEqual([0x20, 2, 0, 2])
   })
 })

@@ -16,13 +16,16 @@ interface Exchange {
   packet: Stored | null
 }
 
-const maxKeptBytes = 1024
+// What Aedes asks of an exchange is whether there is one.
+const maxKeptBytes = 64
 
 /** Which identifiers of QoS 2 messages are in use, from PUBLISH to PUBREL. MQTT 3.1.1 §4.3.3 */
 export function createIncoming(open: readonly OpenExchanges[]) {
   const exchanges = new Map<string, Map<number, Exchange>>()
+  let all = 0
   for (const [client, ids] of open) {
     exchanges.set(client, new Map(ids.map(([id, digest]) => [id, { digest, known: true, packet: null }])))
+    all += ids.length
   }
 
   function of(client: string): Map<number, Exchange> {
@@ -33,10 +36,17 @@ export function createIncoming(open: readonly OpenExchanges[]) {
     return ids
   }
 
+  function put(client: string, packetId: number, exchange: Exchange): void {
+    const ids = of(client)
+    if (!ids.has(packetId)) all++
+    ids.set(packetId, exchange)
+  }
+
   function end(client: string, packetId: number): void {
     const ids = exchanges.get(client)
-    ids?.delete(packetId)
-    if (ids?.size === 0) exchanges.delete(client)
+    if (!ids?.delete(packetId)) return
+    all--
+    if (ids.size === 0) exchanges.delete(client)
   }
 
   const get = (client: string, packetId: number): Exchange | undefined => exchanges.get(client)?.get(packetId)
@@ -51,19 +61,19 @@ export function createIncoming(open: readonly OpenExchanges[]) {
      * those must not be lost.
      */
     begin(client: string, packetId: number, digest: number): boolean {
-      const ids = of(client)
-      if (ids.get(packetId)?.digest === digest) return false
-      ids.set(packetId, { digest, known: false, packet: null })
+      if (get(client, packetId)?.digest === digest) return false
+      put(client, packetId, { digest, known: false, packet: null })
       return true
     },
     /** The first PUBLISH has passed; `unknown`: an exchange that nobody began is one as well. */
     passed(client: string, packet: Stored, unknown: boolean): void {
       const packetId = packet.messageId as number
-      if (unknown && !get(client, packetId)) of(client).set(packetId, { digest: 0, known: true, packet: null })
+      if (unknown && !get(client, packetId)) put(client, packetId, { digest: 0, known: true, packet: null })
       const exchange = get(client, packetId)
       if (!exchange) return
       exchange.known = true
-      if (packet.payload.length <= maxKeptBytes) exchange.packet = { ...packet, payload: ownCopy(packet.payload) }
+      if (packet.topic.length + packet.payload.length <= maxKeptBytes)
+        exchange.packet = { ...packet, payload: ownCopy(packet.payload) }
     },
     /** What is known of an exchange that Aedes has heard of. */
     stored(client: string, messageId: number): Partial<Stored> | null {
@@ -90,12 +100,13 @@ export function createIncoming(open: readonly OpenExchanges[]) {
       }
     },
     /** False: there were none. */
-    clear: (client: string): boolean => exchanges.delete(client),
+    clear(client: string): boolean {
+      all -= exchanges.get(client)?.size ?? 0
+      return exchanges.delete(client)
+    },
     count: (client: string): number => exchanges.get(client)?.size ?? 0,
     get open() {
-      let open = 0
-      for (const ids of exchanges.values()) open += ids.size
-      return open
+      return all
     },
   }
 }

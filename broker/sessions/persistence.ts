@@ -1,11 +1,10 @@
 import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Client, Subscription } from 'aedes'
 import { emptyDelivery, type Sink } from '../../devices/sink.ts'
-import { visitorOf } from '../doorman.ts'
 import type { Recipient } from '../forwarding.ts'
-import type { Subscriptions } from '../subscriptions.ts'
 import type { Queue, QueuedPacket } from './outgoing.ts'
-import type { Sessions, Subscriber } from './sessions.ts'
+import type { Sessions } from './sessions.ts'
+import type { Subscriber } from './subscribers.ts'
 
 type ClientId = { id: string }
 type WithId = { messageId?: number | undefined }
@@ -14,7 +13,11 @@ type WithId = { messageId?: number | undefined }
 const unknown = new Error('no such packet')
 
 /** The sessions in the form that Aedes expects of its persistence (that of aedes-persistence 11). */
-export function createPersistence(sessions: Sessions, sink: Sink, { problem }: Pick<Subscriptions, 'problem'>) {
+export function createPersistence(
+  sessions: Sessions,
+  sink: Sink,
+  mayHave: (client: Client, filter: string) => boolean,
+) {
   const { notes, retained, outgoing, incoming, wills } = sessions
   // Aedes stores a SUBSCRIBE whole for each filter that it grants of it: once is enough.
   const stored = new WeakMap<Subscription[], string>()
@@ -36,17 +39,21 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
     createRetainedStreamCombi: (filters: string[]) => retained.stream(filters),
 
     // SUBACK follows when this resolves.
-    async addSubscriptions(client: ClientId, subscriptions: Subscription[]): Promise<void> {
+    async addSubscriptions(client: ClientId & { closed?: boolean }, subscriptions: Subscription[]): Promise<void> {
+      // Somebody with a clean session has taken over: there is nothing to remember.
+      if (client.closed && !sessions.get(client.id)) return
       if (stored.get(subscriptions) === client.id) return
       stored.set(subscriptions, client.id)
-      const { maySubscribe } = visitorOf(client as Client)
-      // It holds also the filters that were refused.
-      const granted = subscriptions.filter(({ topic }) => problem(client, topic) === null && maySubscribe(topic))
-      sessions.subscribe(client.id, granted)
+      // They hold also the filters that were refused; and each one that is granted counts for those after it.
+      notes.together(() => {
+        for (const subscription of subscriptions) {
+          if (mayHave(client as Client, subscription.topic)) sessions.subscribe(client.id, [subscription])
+        }
+      })
       await notes.kept()
     },
     async removeSubscriptions(client: ClientId, topics: string[]): Promise<void> {
-      sessions.unsubscribe(client.id, topics)
+      notes.together(() => sessions.unsubscribe(client.id, topics))
       await notes.kept()
     },
     async subscriptionsByClient(client: ClientId): Promise<Subscription[]> {
@@ -115,12 +122,16 @@ export function createPersistence(sessions: Sessions, sink: Sink, { problem }: P
     },
 
     async putWill(client: ClientId, packet: QueuedPacket): Promise<void> {
-      wills.put(client.id, Object.assign(packet, { brokerId: broker?.id ?? '', clientId: client.id }))
+      wills.put(client, Object.assign(packet, { brokerId: broker?.id ?? '', clientId: client.id }))
     },
     getWill: async (client: ClientId) => wills.get(client.id),
-    delWill: async (client: ClientId) => wills.drop(client.id),
+    async delWill(client: ClientId) {
+      // Aedes calls this, and then lets go of the will, in the same turn.
+      await null
+      return wills.drop(client.id)
+    },
     streamWill: (brokers: Record<string, unknown> = {}) =>
-      Readable.from([...wills.values()].filter(({ brokerId }) => !brokers[brokerId ?? ''])),
+      Readable.from(wills.values().filter(({ brokerId }) => !brokers[brokerId ?? ''])),
     getClientList: (topic: string) =>
       Readable.from(
         [...sessions.entries()].filter(([, { subscriptions }]) => subscriptions.has(topic)).map(([client]) => client),

@@ -1,13 +1,13 @@
 import type { Subscription } from 'aedes'
-import { Qlobber } from 'qlobber'
 import type { Millis } from '../../devices/reading.ts'
 import type { Note, Sink } from '../../devices/sink.ts'
 import type { Limits } from '../limits.ts'
-import { createTopicCache } from '../matcher.ts'
 import { createIncoming, type OpenExchanges } from './incoming.ts'
-import { createNotes, decodeJson, decodeMessage, encodeJson, encodeMessage, sortNotes } from './notes.ts'
+import { createNotes, decodeJson, encodeJson, sortNotes } from './notes.ts'
 import { createOutgoing, type Message, type Queue, type QueuedPacket } from './outgoing.ts'
 import { createRetained } from './retained.ts'
+import { createSubscribers, type Subscriber } from './subscribers.ts'
+import { createWills } from './wills.ts'
 
 /** What a former run left behind. */
 export interface Restored {
@@ -21,15 +21,13 @@ interface Session {
   owner: string
   /** When its last connection ended; `null`: it is connected. */
   since: Millis | null
+  /** Its connection, that of the last one who took it over. */
+  connection: object | null
   subscriptions: Map<string, Subscription>
   queue: Queue
 }
 
-type KeptSession = { owner: string; since: Millis | null; subscriptions: Subscription[] }
-
-export interface Subscriber extends Subscription {
-  clientId: string
-}
+type KeptSession = { owner: string; since: Millis | null }
 
 /** State of a message that is on disk before the message is acknowledged. */
 export interface Prepared {
@@ -38,7 +36,6 @@ export interface Prepared {
   kept(): void
 }
 
-const rules = { separator: '/', wildcard_one: '+', wildcard_some: '#', match_empty_levels: true }
 const nobody: Subscriber[] = []
 
 /** What the broker remembers of its clients, in memory and on disk. */
@@ -46,13 +43,9 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
   const notes = createNotes(sink)
   const retained = createRetained(limits, notes)
   const outgoing = createOutgoing(limits, notes)
-  const incoming = createIncoming(restored.handshakes)
   const sessions = new Map<string, Session>()
-  const subscribers = new Qlobber<Subscriber>(rules)
-  // By client and filter: a filter is taken out by the very object that was put in.
-  const subscriberOf = new Map<string, Subscriber>()
-  const subscribersOf = createTopicCache((topic) => subscribers.match(topic))
-  const wills = new Map<string, QueuedPacket & { brokerId?: string }>()
+  const subscribers = createSubscribers()
+  const wills = createWills(notes)
   // By the payload, the one thing of a packet that stays the same object on its way through Aedes.
   const prepared = new WeakMap<
     object,
@@ -60,35 +53,45 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
   >()
   let expired = 0
   let damaged = 0
-  const orphans = restore()
+  let filters = 0
+  restore()
+  // An exchange ends with its session, and a clean session has ended with its connection. [MQTT-3.1.2-6]
+  const incoming = createIncoming(restored.handshakes.filter(([client]) => sessions.has(client)))
+  for (const [client] of restored.handshakes) if (!sessions.has(client)) sink.discard(client)
 
-  function noteSession(client: string, { owner, since, subscriptions }: Session): void {
-    const kept: KeptSession = { owner, since, subscriptions: [...subscriptions.values()] }
+  function noteSession(client: string, { owner, since }: Session): void {
+    const kept: KeptSession = { owner, since }
     notes.put('s', client, encodeJson(kept))
   }
 
   function make(client: string, owner: string): Session {
-    const session = { owner, since: null, subscriptions: new Map(), queue: outgoing.openQueue(client, true) }
+    // Who has not come in may never do.
+    const queue = outgoing.openQueue(client, true)
+    const session: Session = { owner, since: Date.now(), connection: null, subscriptions: new Map(), queue }
     sessions.set(client, session)
     noteSession(client, session)
     return session
   }
 
-  function index(client: string, subscription: Subscription): void {
-    if (subscription.qos === 0) return
-    const entry = { clientId: client, ...subscription }
-    subscriberOf.set(`${client}\n${subscription.topic}`, entry)
-    subscribers.add(subscription.topic, entry)
+  function enterFilter(client: string, session: Session, subscription: Subscription): void {
+    if (!session.subscriptions.has(subscription.topic)) filters++
+    session.subscriptions.set(subscription.topic, subscription)
+    subscribers.put(client, subscription)
+  }
+
+  // A note for each filter: a client may have thousands of them, and change one.
+  function subscribe(client: string, session: Session, subscription: Subscription): void {
+    const { topic, ...options } = subscription
+    if (session.subscriptions.get(topic)?.qos === options.qos) return
+    enterFilter(client, session, { ...subscription })
+    notes.put('f', nameOf(client, topic), encodeJson(options))
   }
 
   function unsubscribe(client: string, session: Session, topic: string): void {
-    session.subscriptions.delete(topic)
-    const key = `${client}\n${topic}`
-    const subscriber = subscriberOf.get(key)
-    if (!subscriber) return
-    subscribers.remove(topic, subscriber)
-    subscriberOf.delete(key)
-    subscribersOf.clear()
+    if (!session.subscriptions.delete(topic)) return
+    filters--
+    subscribers.remove(client, topic)
+    notes.drop('f', nameOf(client, topic))
   }
 
   function remove(client: string): void {
@@ -108,9 +111,14 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
   }
 
   /** What a former run noted. Who was connected by then has gone; the wills of those are answered. */
-  function restore(): [client: string, will: QueuedPacket][] {
+  function restore(): void {
     const kinds = sortNotes(restored.notes)
     const now = Date.now()
+    const sessionOf = (client: string): Session => {
+      const session = sessions.get(client)
+      if (!session) throw new Error('its session is not there')
+      return session
+    }
     const each = (kind: keyof typeof kinds, take: (name: string, value: Uint8Array) => void): void => {
       for (const [name, value] of kinds[kind]) {
         try {
@@ -122,24 +130,22 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
       }
     }
     each('s', (client, value) => {
-      const { owner, since, subscriptions } = decodeJson<KeptSession>(value)
+      const { owner, since } = decodeJson<KeptSession>(value)
       const queue = outgoing.openQueue(client, true)
-      const known = new Map(subscriptions.map((subscription) => [subscription.topic, subscription]))
-      sessions.set(client, { owner, since: since ?? now, subscriptions: known, queue })
-      for (const subscription of subscriptions) index(client, subscription)
+      sessions.set(client, { owner, since: since ?? now, connection: null, subscriptions: new Map(), queue })
+    })
+    each('f', (name, value) => {
+      const [client, topic] = partsOf(name)
+      enterFilter(client, sessionOf(client), { topic, ...decodeJson<Omit<Subscription, 'topic'>>(value) })
     })
     each('m', outgoing.restoreMessage)
     kinds.q.sort(([one], [other]) => numberOf(one) - numberOf(other))
     each('q', (name, value) => {
-      const session = sessions.get(name.slice(0, name.indexOf('\u0000')))
-      if (!session) throw new Error('its session is not there')
-      outgoing.restoreEntry(session.queue, numberOf(name), value)
+      outgoing.restoreEntry(sessionOf(partsOf(name)[0]).queue, numberOf(name), value)
     })
     outgoing.sweepMessages()
     each('r', retained.restore)
-    const found: [string, QueuedPacket][] = []
-    each('w', (client, value) => found.push([client, decodeMessage(value)]))
-    return found
+    each('w', wills.restore)
   }
 
   return {
@@ -147,26 +153,7 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
     retained,
     outgoing,
     incoming,
-    wills: {
-      /** Of connections that ended with a former run: each is to be published. */
-      orphans,
-      published(client: string): void {
-        // The client may have come back and left another one.
-        if (!wills.has(client)) notes.drop('w', client)
-      },
-      values: () => wills.values(),
-      get: (client: string) => wills.get(client),
-      put(client: string, will: QueuedPacket): void {
-        wills.set(client, will)
-        notes.put('w', client, encodeMessage(will))
-      },
-      drop(client: string) {
-        const will = wills.get(client)
-        wills.delete(client)
-        notes.drop('w', client)
-        return will
-      },
-    },
+    wills,
 
     get: (client: string): Session | undefined => sessions.get(client),
     entries: (): IterableIterator<[string, Session]> => sessions.entries(),
@@ -177,26 +164,31 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
     /** A client comes that wants to be remembered; tells whether it was. */
     open(client: string, owner: string): boolean {
       const session = sessions.get(client)
-      const present = session !== undefined || incoming.count(client) > 0
-      const opened = session ?? make(client, owner)
-      opened.since = null
-      if (opened.owner !== owner) opened.owner = owner
-      noteSession(client, opened)
-      return present
+      if (!session) make(client, owner)
+      else if (session.owner !== owner) {
+        session.owner = owner
+        noteSession(client, session)
+      }
+      return session !== undefined
     },
     /** The session of a client, made when there is none. */
     of: (client: string): Session => sessions.get(client) ?? make(client, ''),
     remove,
-    connected(client: string): void {
-      const session = sessions.get(client)
-      if (session) session.since = null
-    },
-    /** The client's connection has ended. */
-    connectionEnded(client: string): void {
-      const session = sessions.get(client)
+    /** A connection begins. */
+    connected(client: { id: string }): void {
+      const session = sessions.get(client.id)
       if (!session) return
+      session.since = null
+      session.connection = client
+      noteSession(client.id, session)
+    },
+    connectionEnded(client: { id: string }): void {
+      const session = sessions.get(client.id)
+      // It may have been taken over by then.
+      if (session?.connection !== client) return
       session.since = Date.now()
-      noteSession(client, session)
+      session.connection = null
+      noteSession(client.id, session)
     },
     /** Forgets sessions, and messages that wait, whose time is over. */
     expire(now: Millis): void {
@@ -213,25 +205,20 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
 
     subscribe(client: string, subscriptions: readonly Subscription[]): void {
       const session = sessions.get(client) ?? make(client, '')
-      for (const subscription of subscriptions) {
-        const known = session.subscriptions.get(subscription.topic)
-        if (known?.qos === subscription.qos) continue
-        unsubscribe(client, session, subscription.topic)
-        session.subscriptions.set(subscription.topic, { ...subscription })
-        index(client, subscription)
-      }
-      subscribersOf.clear()
-      noteSession(client, session)
+      for (const subscription of subscriptions) subscribe(client, session, subscription)
     },
     unsubscribe(client: string, topics: readonly string[]): void {
       const session = sessions.get(client)
       if (!session) return
       for (const topic of topics) unsubscribe(client, session, topic)
-      noteSession(client, session)
     },
-    subscribersOf: (topic: string): Subscriber[] => (subscriberOf.size === 0 ? nobody : subscribersOf.get(topic)),
+    /** Filters of all sessions. */
+    get filters() {
+      return filters
+    },
+    subscribersOf: subscribers.of,
     /** Whether a message on the topic would be kept for anybody. */
-    isWanted: (topic: string): boolean => subscriberOf.size > 0 && subscribersOf.get(topic).length > 0,
+    isWanted: (topic: string): boolean => subscribers.of(topic).length > 0,
 
     /**
      * What must be on disk before a message is acknowledged, besides its readings: that it is retained, and that it
@@ -239,7 +226,7 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
      */
     prepare(packet: QueuedPacket): Prepared | null {
       const { topic, payload, qos, retain } = packet
-      const list = qos > 0 && subscriberOf.size > 0 ? subscribersOf.get(topic) : nobody
+      const list = qos > 0 ? subscribers.of(topic) : nobody
       if (typeof payload === 'string' || (!retain && list.length === 0)) return null
       const made: Note[] = []
       let enterRetained: (() => void) | null = null
@@ -287,18 +274,29 @@ export function createSessions(sink: Sink, limits: Limits, restored: Restored) {
     },
     storeRetained(packet: QueuedPacket): void {
       const isRetained = typeof packet.payload !== 'string' && prepared.get(packet.payload)?.topic === packet.topic
-      if (!isRetained) retained.prepare(packet)()
+      // What a client publishes was prepared before.
+      if (!isRetained) retained.prepare(packet, true)()
     },
 
     get figures() {
       const own = { sessions: sessions.size, sessionsExpired: expired, damaged, incoming: incoming.open }
-      return { ...own, ...retained.figures, ...outgoing.figures }
+      return { ...own, ...retained.figures, ...outgoing.figures, ...wills.figures }
     },
   }
 }
 
 export type Sessions = ReturnType<typeof createSessions>
 
+/** A note of something of a client's: neither its id nor a topic filter holds the character in between. */
+function nameOf(client: string, part: string): string {
+  return `${client}\u0000${part}`
+}
+
+function partsOf(name: string): [client: string, part: string] {
+  const end = name.indexOf('\u0000')
+  return [name.slice(0, end), name.slice(end + 1)]
+}
+
 function numberOf(name: string): number {
-  return Number.parseInt(name.slice(name.indexOf('\u0000') + 1), 36)
+  return Number.parseInt(partsOf(name)[1], 36)
 }

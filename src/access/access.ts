@@ -10,7 +10,7 @@ import {
   maxCredentials,
   toKept,
 } from './credential.ts'
-import { type Grant, grantOf, openGrant } from './grant.ts'
+import { type Grant, grantOf, identityOf, openGrant } from './grant.ts'
 import { createFingerprints, idOf, matchesHash } from './secret.ts'
 import { createTurns } from './turns.ts'
 
@@ -44,6 +44,8 @@ export interface Access {
   /** Nobody needs credentials: there are none, and only this machine can come in. */
   readonly open: boolean
   enter(knock: Knock): Promise<Grant | Refusal>
+  /** What somebody may do who was let in before a restart, by the identity of its grant; `null`: nothing any more. */
+  recall(identity: string): Grant | null
   /** In the order in which they were made. */
   list(): Credential[]
   /** The secret is in the answer, this once. */
@@ -215,6 +217,14 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
     return { refused: 'unknown' }
   }
 
+  function recall(identity: string): Grant | null {
+    if (open) return identity === '' ? openGrant(openDoor.signal) : null
+    const name = identity.slice(identity.indexOf(':') + 1)
+    const named = [...(byDevice.get(name) ?? []), credentials.get(name)]
+    const valid = named.find((one) => one !== undefined && identityOf(one) === identity && isValid(one))
+    return valid ? grantTo(valid) : null
+  }
+
   function candidatesOf(shown: string, username: string): Credential[] {
     const id = idOf(shown)
     if (id === null) return byDevice.get(username) ?? []
@@ -230,6 +240,10 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   function admit(credential: Credential): Grant {
     credential.lastUsed = Date.now()
     if (!lent.has(credential.id)) used.set(credential.id, credential.lastUsed)
+    return grantTo(credential)
+  }
+
+  function grantTo(credential: Credential): Grant {
     let aborter = aborters.get(credential.id)
     if (!aborter) {
       aborter = new AbortController()
@@ -252,6 +266,7 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
       return open
     },
     enter,
+    recall,
     list: () =>
       [...credentials.values()]
         .filter(({ id }) => !lent.has(id))

@@ -30,6 +30,11 @@ export function createDoorman(access: Access) {
       const seconds = Math.ceil(grant.retryAfter / 1000)
       return { reason: `too many wrong passwords: try again in ${seconds} s`, returnCode: serverUnavailable } as const
     },
+    /** Somebody who was in when the hub was killed, and what is allowed now; `null`: its credential is no longer good. */
+    recall({ identity, device }: { identity: string; device: string }) {
+      const grant = access.recall(identity)
+      return grant && visitor(grant, device)
+    },
   }
 }
 

@@ -29,6 +29,10 @@ const ofItself = ['v1/devices/me/#']
 /** Each reading in such a message is checked by itself. */
 const ofGateways = ['v1/gateway/telemetry']
 
+export function identityOf({ kind, id, name }: Credential): string {
+  return `${kind}:${kind === 'device' ? name : id}`
+}
+
 export function grantOf(credential: Credential, signal: AbortSignal): Grant {
   const { kind, id, name, roles, devices, publish, subscribe } = credential
   const isDevice = kind === 'device'
@@ -39,7 +43,7 @@ export function grantOf(credential: Credential, signal: AbortSignal): Grant {
   const publishing = !has('write') ? [] : whole ? everywhere : [...own, ...ofGateways]
   const subscribing = !(has('read') || isDevice) ? [] : whole ? everywhere : own
   return {
-    identity: `${kind}:${isDevice ? name : id}`,
+    identity: identityOf(credential),
     name: isDevice ? `device ${name}` : `token ${id} (${name})`,
     device: isDevice ? name : '',
     roles: isDevice ? ['write'] : roles,

@@ -90,7 +90,12 @@ export async function createHttpServer(
       guardSocket(socket, guards, true)
       guards.handedOver(raw.socket)
       const peer = { address: ip ?? '', names: [], secure: protocol === 'https' }
-      context.attachMqtt(createWebSocketStream(socket), peer)
+      const stream = createWebSocketStream(socket)
+      // Before the stream gets to see it. [MQTT-6.0.0-1]
+      socket.prependListener('message', (_data, isBinary) => {
+        if (!isBinary) stream.destroy()
+      })
+      context.attachMqtt(stream, peer)
     },
   })
   await app.register(ingestRoutes(context))

@@ -64,7 +64,7 @@ test('who says nothing, half a CONNECT, or something that is no MQTT is closed, 
 })
 
 test('a stranger may declare less than a client that is known', async () => {
-  const hub = await startWith('--max-control-size', '1KiB')
+  const hub = await startWith('--max-control-size', '1KiB', '--max-packet-size', '8KiB')
   const large = openSocket(hub)
   large.resume()
   large.write(hello('large', 'x'.repeat(2000)).subarray(0, 10))
@@ -74,6 +74,9 @@ test('a stranger may declare less than a client that is known', async () => {
   const answers = answersOf(known)
   known.write(publish('devices/d/telemetry', JSON.stringify({ text: 'x'.repeat(3000) }), 1))
   await waitFor(() => answers.some(({ cmd }) => cmd === 'puback'))
+  known.write(publish('devices/d/telemetry', JSON.stringify({ text: 'x'.repeat(9000) }), 2))
+  await waitFor(async () => (await reached(hub, 'maxPacketSize')) === 1)
+  if (!known.closed) await once(known, 'close')
 })
 
 test('connections too many are closed before anything is read, and a place that gets free is taken', async () => {
@@ -203,7 +206,7 @@ test.for([true, false])(
   'a client has so many subscriptions and no more, all clients together too (clean: %s)',
   async (clean) => {
     const hub = await startWith('--max-subscriptions', '150', '--max-subscriptions-per-client', '100')
-    const subscribe = async (clientId: string, from: number) => {
+    const subscribe = async (clientId: string, from: number): Promise<{ socket: Socket; granted: number }> => {
       const socket = await rawClient(hub, clientId, { clean })
       const answers = answersOf(socket)
       const subscriptions = Array.from({ length: 120 }, (_, i) => ({ topic: `t/${from + i}`, qos: 1 as const }))
@@ -223,6 +226,12 @@ test.for([true, false])(
     one.socket.write(generate({ cmd: 'subscribe', messageId: 3, subscriptions: [{ topic: 'other', qos: 1 }] }))
     await waitFor(() => answers.length === 2)
     expect(answers[1]).toMatchObject({ cmd: 'suback', granted: [1] })
+    one.socket.destroy()
+    await waitFor(async () => (await readFigures(hub)).hub_mqtt_connections === 1)
+    // Who is remembered is counted while he is away, and has no more than before when he comes back.
+    expect((await readFigures(hub)).hub_mqtt_subscriptions).toBe(clean ? 50 : 149)
+    expect((await subscribe('one', 0)).granted).toBe(clean ? 100 : 99)
+    expect((await readFigures(hub)).hub_mqtt_subscriptions).toBe(150)
   },
 )
 
@@ -248,6 +257,17 @@ test('a SUBSCRIBE with as many filters as a packet can hold keeps others waiting
   })
   expect(worst).toBeLessThan(1000)
   expect((answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1)).toHaveLength(5_000)
+  // A flood of small ones, each of which asks about a session with all of these.
+  const one = generate({ cmd: 'subscribe', messageId: 2, subscriptions: [{ topic: '1', qos: 1 }] })
+  socket.write(Buffer.concat(Array.from({ length: 3000 }, () => one)))
+  worst = 0
+  await waitFor(async () => {
+    const begun = performance.now()
+    await healthy.publishAsync('devices/d/telemetry', '{"n":1}', { qos: 1 })
+    worst = Math.max(worst, performance.now() - begun)
+    return answers.length > 1100
+  })
+  expect(worst).toBeLessThan(1000)
   // A larger one is not looked at.
   socket.write(subscribe(20_000))
   await new Promise((resolve) => socket.once('close', resolve))
@@ -255,16 +275,24 @@ test('a SUBSCRIBE with as many filters as a packet can hold keeps others waiting
 })
 
 test('a client that never sends PUBREL shows in the figures', async () => {
-  const hub = await startWith('--max-open-exchanges', '10')
-  const socket = await rawClient(hub, 'forgetful')
-  socket.resume()
-  for (let i = 1; i <= 11; i++) socket.write(publish('devices/d/telemetry', '{"n":1}', i, 2))
-  await once(socket, 'close')
-  expect(await reached(hub, 'maxOpenExchanges')).toBe(1)
+  const hub = await startWith('--max-open-exchanges', '1100')
+  for (const [i, topic] of ['devices/d/telemetry', 'chat'].entries()) {
+    const socket = await rawClient(hub, 'forgetful')
+    const answers = answersOf(socket)
+    const exchanges = (from: number, to: number) =>
+      Buffer.concat(Array.from({ length: to - from }, (_, n) => publish(topic, '{"n":1}', from + n, 2)))
+    socket.write(exchanges(1, 1101))
+    await waitFor(() => answers.length === 1100)
+    expect((await readFigures(hub)).hub_mqtt_incoming_qos2).toBe(1100)
+    socket.write(exchanges(1101, 1102))
+    await once(socket, 'close')
+    expect(await reached(hub, 'maxOpenExchanges')).toBe(i + 1)
+    await waitFor(async () => (await readFigures(hub)).hub_mqtt_incoming_qos2 === 0)
+  }
 })
 
 test('clients that take over from each other and vanish leave nothing behind', async () => {
-  const hub = await startHubProcess()
+  const hub = await startWith('--session-expiry', '1s')
   const subscribe = generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a/#', qos: 1 }] })
   for (let round = 0; round < 150; round++) {
     const clean = round % 3 === 0
@@ -275,6 +303,10 @@ test('clients that take over from each other and vanish leave nothing behind', a
       clean,
       keepalive: 0,
     })
+    // Comes once, and is gone before it is let in.
+    const vanishing = openSocket(hub)
+    const vanished = generate({ cmd: 'connect', clientId: `gone${round}`, protocolVersion: 4, clean: false })
+    vanishing.on('connect', () => vanishing.write(vanished, () => vanishing.resetAndDestroy()))
     const sockets = Array.from({ length: 4 }, () => openSocket(hub))
     for (const [i, socket] of sockets.entries()) {
       socket.write(Buffer.concat([connectPacket, subscribe, publish(`devices/p${i}/telemetry`, '{"n":1}', 2)]))
@@ -285,7 +317,9 @@ test('clients that take over from each other and vanish leave nothing behind', a
   }
   await waitFor(async () => (await readFigures(hub)).hub_mqtt_sockets === 0)
   await waitFor(async () => (await readFigures(hub)).hub_devices_online === 0)
-  expect(await readFigures(hub)).toMatchObject({ hub_mqtt_connections: 0, hub_mqtt_subscriptions: 0 })
+  await waitFor(async () => (await readFigures(hub)).hub_mqtt_sessions === 0)
+  const left = { hub_mqtt_queued: 0, hub_mqtt_incoming_qos2: 0, hub_mqtt_wills: 0 }
+  expect(await readFigures(hub)).toMatchObject({ hub_mqtt_connections: 0, hub_mqtt_subscriptions: 0, ...left })
 })
 
 test('with all files in use, new connections are turned away, and the hub goes on when there are files again', async () => {

@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { createPersistence } from '../../broker/sessions/persistence.ts'
 import { createSessions } from '../../broker/sessions/sessions.ts'
-import { createSubscriptions } from '../../broker/subscriptions.ts'
 import { defaultConfig } from '../../src/config.ts'
 import { createDictionary } from '../../src/dictionary.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
@@ -33,6 +32,6 @@ abstractPersistence({
   persistence() {
     const limits = defaultConfig()
     const sessions = createSessions(writer, limits, { handshakes: [], notes: [] })
-    return createPersistence(sessions, writer, createSubscriptions(limits))
+    return createPersistence(sessions, writer, () => true)
   },
 })
