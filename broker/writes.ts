@@ -49,7 +49,7 @@ export function createWrites(): Writes {
     }
 
     // Who asks how much a subscriber has not taken hears of the pieces too: a turn may bring many megabytes.
-    Object.defineProperty(socket, 'writableLength', { get: () => inSocket(socket) + bytes })
+    Object.defineProperty(socket, 'writableLength', { get: () => inSocket.call(socket) + bytes })
     // In place of the socket's own cork, which the MQTT packets would lift after each of them.
     socket.cork = socket.uncork = () => {}
     socket.write = (chunk: Uint8Array | string, encoding?: unknown): boolean => {
@@ -75,6 +75,5 @@ export function createWrites(): Writes {
   }
 }
 
-function inSocket(socket: Socket): number {
-  return Reflect.get(Duplex.prototype, 'writableLength', socket) as number
-}
+// Looked up once: it is asked for each delivery.
+const inSocket = Object.getOwnPropertyDescriptor(Duplex.prototype, 'writableLength')?.get as () => number

@@ -60,7 +60,6 @@ export interface Queue {
 }
 
 const entryBytes = 64
-const fresh = { released: false, sent: false, inside: false, previous: null, next: null }
 const maxMessageId = 65_535
 
 /** What waits for clients until they acknowledge it. */
@@ -102,9 +101,20 @@ export function createOutgoing(limits: Limits, notes: Notes) {
     notes.put('m', message.id, encodeMessage(message.packet))
   }
 
-  function makeEntry(message: Message, qos: number): Entry {
+  function makeEntry(message: Message, qos: number, number = ++lastEntry): Entry {
     const highest = Math.min(message.packet.qos, qos) as 0 | 1 | 2
-    return { number: ++lastEntry, message, qos: highest, at: Date.now(), messageId: undefined, ...fresh }
+    return {
+      number,
+      message,
+      qos: highest,
+      at: Date.now(),
+      messageId: undefined,
+      released: false,
+      sent: false,
+      inside: false,
+      previous: null,
+      next: null,
+    }
   }
 
   function insert(queue: Queue, entry: Entry): void {
@@ -281,7 +291,7 @@ export function createOutgoing(limits: Limits, notes: Notes) {
       lastEntry = Math.max(lastEntry, number)
       const messageId = kept === 0 ? undefined : kept
       queue.lastId = messageId ?? queue.lastId
-      insert(queue, { number, message, qos, at, messageId, ...fresh, released: state === 2 })
+      insert(queue, Object.assign(makeEntry(message, qos, number), { at, messageId, released: state === 2 }))
     },
     /** After all entries: messages for which nobody waits. */
     sweepMessages(): void {
@@ -308,5 +318,6 @@ function sizeOf({ payload, topic }: AedesPublishPacket): number {
 
 function shown({ message, qos, messageId, released }: Entry): QueuedPacket {
   if (released) return { cmd: 'pubrel', messageId } as unknown as QueuedPacket
-  return { ...message.packet, qos, messageId } as QueuedPacket
+  const { cmd, brokerId, brokerCounter, topic, payload, retain, dup } = message.packet
+  return { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId } as QueuedPacket
 }
