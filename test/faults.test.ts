@@ -205,7 +205,7 @@ test.skipIf(!hasFaketime && !process.env.CI)(
     expect(await receive('later', '0s')).toEqual([])
     expect(await receive('soon', '20s')).toHaveLength(1)
   },
-  60_000,
+  120_000,
 )
 
 test.skipIf(!hasFaketime && !process.env.CI)(

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -258,7 +259,7 @@ describe('stopping', () => {
   test.skipIf(!strace)(
     'while clients go on sending over HTTP and the disk is slow: what waits is committed, what comes is refused, exit 0 (skipped where there is no strace)',
     async () => {
-      const slow = 'strace -D -f -qq -o /dev/null -e trace=fdatasync,fsync -e inject=fdatasync,fsync:delay_exit=60000'
+      const slow = 'strace -D -f -qq -o /dev/null -e trace=fdatasync,fsync -e inject=fdatasync,fsync:delay_exit=300000'
       const hub = await startHubProcess({ shell: `set -- ${slow} "$@"` })
       let acknowledged = 0
       let n = 0
@@ -273,8 +274,12 @@ describe('stopping', () => {
           else refusals.add(answer.status)
         }
       }
-      const senders = Array.from({ length: 10 }, keepSending)
-      await waitFor(() => acknowledged > 50)
+      // Out of step, so that some always arrive while the commit of others runs.
+      const senders = Array.from({ length: 10 }, async (_, i) => {
+        await sleep(i * 30)
+        await keepSending()
+      })
+      await waitFor(() => acknowledged > 30)
       expect(await hub.kill('SIGTERM')).toBe(0)
       await Promise.all(senders)
       expect([...refusals]).toEqual(refusals.size === 0 ? [] : [503])
