@@ -178,7 +178,7 @@ test('says what is wrong with a request', async () => {
   const { hub, path } = await withConsumer()
   const problems: [method: string, path: string, body: unknown, status: number, detail: RegExp][] = [
     ['PUT', 'consumers/x', { ackWait: 'soon' }, 400, /"ackWait" is "soon": expected a duration/],
-    ['PUT', 'consumers/x', { ackwait: '1s' }, 400, /additional properties/],
+    ['PUT', 'consumers/x', { ackwait: '1s' }, 400, /"ackwait" is not known here/],
     ['PUT', 'consumers/x', { start: 'yesterday' }, 400, /no cursor/],
     ['PUT', 'consumers/x', { maxDeliver: 0 }, 400, /maxDeliver/],
     ['PUT', 'consumers/a b', {}, 400, /name/],
