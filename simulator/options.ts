@@ -157,7 +157,7 @@ export function helpText(): string {
       right:
         row.description +
         (row.otherwise ? ` (default: ${row.otherwise})` : '') +
-        (row.variable ? ` (or the variable ${row.variable}, which other users do not see)` : ''),
+        (row.variable ? ` (or ${row.variable}, unseen by others)` : ''),
     },
     ...Object.entries(row.choices ?? {}).map(([each, { description }]) => ({
       left: '',
