@@ -25,7 +25,7 @@ import { answerRepeatedFilters } from './repeated-filters.ts'
 import { createPersistence } from './sessions/persistence.ts'
 import { createSessions, type Restored, type Sessions } from './sessions/sessions.ts'
 import { createSubscriptions } from './subscriptions.ts'
-import { createThrottle } from './throttle.ts'
+import { createThrottles } from './throttle.ts'
 import { createWrites } from './writes.ts'
 
 export interface BrokerOptions {
@@ -148,7 +148,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     ingest,
     sessions,
     limits,
-    throttle: () => createThrottle(limits, reached),
+    throttle: createThrottles(limits, reached),
     nobodyHears: (topic, qos) => matcher.isSilent(topic) && !(qos > 0 && sessions.isWanted(topic)),
     onPublished: (messages) => {
       published += messages

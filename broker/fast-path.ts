@@ -23,7 +23,7 @@ export interface FastPathOptions {
   sessions: Sessions
   limits: Limits
   /** How fast a new connection may send. */
-  throttle(): Throttle
+  throttle(client: Client): Throttle
   /** Whether a message on the topic has no subscriber, neither present nor away. */
   nobodyHears(topic: string, qos: number): boolean
   onPublished(messages: number): void
@@ -77,7 +77,7 @@ export function createFastPath(options: FastPathOptions) {
     const connection = client as Connection
     const parseSlowly = connection._parser.parse.bind(connection._parser)
     const remainder = createRemainder()
-    const throttle = options.throttle()
+    const throttle = options.throttle(client)
     const traffic: Traffic = { bytes: 0, messages: 0, control: 0, waiting: 0 }
     // Packets of the last read that wait, because they ask for more work than the hub does at once.
     let postponed: Buffer | null = null

@@ -1,5 +1,6 @@
 import type { Millis } from '../devices/reading.ts'
-import { createBucket } from './bucket.ts'
+import { type Bucket, createBucket } from './bucket.ts'
+import { type Guest, visitorOf } from './doorman.ts'
 import { countReached, LimitReached, type Limits, type Reached } from './limits.ts'
 
 /** What one read of a connection held. */
@@ -27,11 +28,48 @@ const controlBurstSeconds = 10
 /** Who asks for a minute's work ahead, without waiting for an answer to any of it, does not mean the answers. */
 const abuseMillis = 60_000
 
-/** A connection that sends too fast is read more slowly, so that TCP slows the sender down and nothing is lost. */
-export function createThrottle(limits: Limits, reached: Reached): Throttle {
-  const { maxByteRate, maxMessageRate, maxControlRate } = limits
-  const bytes = createBucket(maxByteRate, burstSeconds)
-  const messages = createBucket(maxMessageRate, burstSeconds)
+/** Messages and bytes, of one connection or of all those that somebody has. */
+interface Rates {
+  bytes: Bucket | null
+  messages: Bucket | null
+}
+
+/**
+ * A connection that sends too fast is read more slowly, so that TCP slows the sender down and nothing is lost. All
+ * connections of one who has logged in share what he may send; where nobody logs in, each has its own.
+ */
+export function createThrottles(limits: Limits, reached: Reached): (client: Guest) => Throttle {
+  const shared = new Map<string, Rates & { connections: number }>()
+
+  function ratesOf(identity: string, client: Guest, own: Rates): Rates {
+    const rates = shared.get(identity) ?? { ...own, connections: 0 }
+    shared.set(identity, rates)
+    rates.connections++
+    client.conn.once('close', () => {
+      if (--rates.connections === 0) shared.delete(identity)
+    })
+    return rates
+  }
+
+  return (client) => {
+    let rates: Rates = {
+      bytes: createBucket(limits.maxByteRate, burstSeconds),
+      messages: createBucket(limits.maxMessageRate, burstSeconds),
+    }
+    let joined = false
+    return createThrottle(limits, reached, () => {
+      const { identity } = visitorOf(client)
+      if (!joined && identity !== '' && !client.conn.destroyed) {
+        joined = true
+        rates = ratesOf(identity, client, rates)
+      }
+      return rates
+    })
+  }
+}
+
+function createThrottle(limits: Limits, reached: Reached, ratesNow: () => Rates): Throttle {
+  const { maxControlRate } = limits
   const control = createBucket(maxControlRate, controlBurstSeconds)
 
   return {
@@ -42,6 +80,7 @@ export function createThrottle(limits: Limits, reached: Reached): Throttle {
       return true
     },
     pace(traffic) {
+      const { bytes, messages } = ratesNow()
       bytes?.take(traffic.bytes)
       const forBytes = bytes?.wait() ?? 0
       if (forBytes > 0) countReached(reached, 'maxByteRate')

@@ -137,9 +137,9 @@ export const limits: readonly Setting[] = [
     description: 'MQTT connections that begin in a second; others wait',
   },
   // Off: reads take turns between connections, and a lone gateway may have the whole hub.
-  { key: 'maxMessageRate', ...count, initial: '0', description: 'messages a second of an MQTT connection; 0: any' },
+  { key: 'maxMessageRate', ...count, initial: '0', description: 'messages a second of an MQTT client; 0: any' },
   // More than the hub can read from one connection with telemetry in it, and less than the memory can carry.
-  { key: 'maxByteRate', ...size, initial: '64MiB', description: 'bytes a second of an MQTT connection; 0: any' },
+  { key: 'maxByteRate', ...size, initial: '64MiB', description: 'bytes a second of an MQTT client; 0: any' },
   // Keep-alive sends one a minute, and subscribing may do ten seconds' worth at once.
   {
     key: 'maxControlRate',

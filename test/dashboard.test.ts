@@ -104,8 +104,8 @@ describe.skipIf(executable === null)(title, { timeout: 60_000 }, () => {
     const { page, errors } = await open(hub)
     const presenceOf = (name: string) => row(page, name).locator('.visually-hidden').textContent()
     await expect.poll(() => presenceOf('over-mqtt'), patience).toBe('online')
-    expect(await presenceOf('over-http')).toBe('heard recently')
-    expect(await text(page, '#online')).toBe('1 of 2')
+    await expect.poll(() => presenceOf('over-http'), patience).toBe('heard recently')
+    await expect.poll(() => text(page, '#online'), patience).toBe('1 of 2')
     await expect.poll(() => text(page, '#feed'), patience).toBe('live')
 
     await client.endAsync()
