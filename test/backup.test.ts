@@ -59,7 +59,7 @@ describe('backup', () => {
     const load = ['--devices', '50', '--total-rate', '5000', '--duration', '1h']
     const simulator = spawn(process.execPath, [simulatorFile, '--broker', hub.mqtt, ...load], { stdio: 'ignore' })
     onTestFinished(() => void simulator.kill('SIGKILL'))
-    await send(hub, 'PUT', 'consumers/work', { start: 'earliest', filter: { device: 'mine' } })
+    await send(hub, 'PUT', 'consumers/jobs', { start: 'earliest', filter: { device: 'mine' } })
     const client = await connectAsync(hub.mqtt)
     onTestFinished(() => client.endAsync(true).then(() => {}))
     await client.publishAsync('devices/mine/telemetry', 'no reading', { qos: 1 })
@@ -75,11 +75,11 @@ describe('backup', () => {
     })()
     await waitFor(() => acknowledged > 100)
     await waitFor(async () => (await logEnd(hub)) > 20_000)
-    await send(hub, 'POST', 'consumers/work/receive', { max: 40 })
-    const { deliveries } = await send<{ deliveries: { id: string }[] }>(hub, 'POST', 'consumers/work/receive', {
+    await send(hub, 'POST', 'consumers/jobs/receive', { max: 40 })
+    const { deliveries } = await send<{ deliveries: { id: string }[] }>(hub, 'POST', 'consumers/jobs/receive', {
       max: 10,
     })
-    await send(hub, 'POST', 'consumers/work/acknowledge', { ids: deliveries.map(({ id }) => id) })
+    await send(hub, 'POST', 'consumers/jobs/acknowledge', { ids: deliveries.map(({ id }) => id) })
 
     for (const more of [[], ['--force'], ['--force']]) {
       const before = acknowledged
@@ -109,7 +109,7 @@ describe('backup', () => {
       const logged = log.filter((reading) => reading.device === device).map(({ ts, values }) => ({ ts, values }))
       expect(await readWholeHistory(again, device)).toEqual(logged.sort((a, b) => a.ts - b.ts))
     }
-    expect(await again.get('/v1/consumers/work')).toMatchObject({ acknowledged: 10, pending: 40 })
+    expect(await again.get('/v1/consumers/jobs')).toMatchObject({ acknowledged: 10, pending: 40 })
     const { entries } = await again.get<{ entries: object[] }>('/v1/quarantine')
     expect(entries).toHaveLength(1)
   }, 60_000)
@@ -233,19 +233,19 @@ describe('restore', () => {
   test('consumers stand where they stood, and no identifier of before names a reading of after', async () => {
     const hub = await startHubProcess()
     await push(hub, 10)
-    await send(hub, 'PUT', 'consumers/work', { start: 'earliest' })
+    await send(hub, 'PUT', 'consumers/jobs', { start: 'earliest' })
     const receive = (from: HubProcess) =>
       send<{ deliveries: { id: string; reading: { values: { n: number } } }[] }>(
         from,
         'POST',
-        'consumers/work/receive',
+        'consumers/jobs/receive',
         {
           max: 100,
         },
       )
     const first = await receive(hub)
-    await send(hub, 'POST', 'consumers/work/acknowledge', { upTo: first.deliveries[5]?.id })
-    await waitFor(async () => (await hub.get<{ pending: number }>('/v1/consumers/work')).pending === 4)
+    await send(hub, 'POST', 'consumers/jobs/acknowledge', { upTo: first.deliveries[5]?.id })
+    await waitFor(async () => (await hub.get<{ pending: number }>('/v1/consumers/jobs')).pending === 4)
     const file = join(await temporaryFolder(), 'hub.backup')
     await done(backUp(file, hub.folder))
     await push(hub, 5, 10)
@@ -255,7 +255,7 @@ describe('restore', () => {
     const fresh = await receive(again)
     expect(fresh.deliveries.map(({ reading }) => reading.values.n)).toEqual([100, 101, 102, 103, 104])
     const ids = lost.deliveries.map(({ id }) => id)
-    expect(await send(again, 'POST', 'consumers/work/acknowledge', { ids })).toEqual({ count: 0, unknown: 5 })
+    expect(await send(again, 'POST', 'consumers/jobs/acknowledge', { ids })).toEqual({ count: 0, unknown: 5 })
   })
 
   test('a QoS 2 exchange that was open in the backup is completed, and its reading stored once', async () => {

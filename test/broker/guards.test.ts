@@ -4,6 +4,7 @@ import { connectAsync } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { expect, onTestFinished, test } from 'vitest'
 import WebSocket from 'ws'
+import { commandWith, startProtectedHub } from '../access/protected-hub.ts'
 import { type HubProcess, rawClient, readFigures, readWholeHistory, startHubProcess, waitFor } from '../hub-process.ts'
 
 const publish = (topic: string, payload: string, messageId: number, qos: 0 | 1 | 2 = 1) =>
@@ -160,6 +161,21 @@ for (const { flag, limit, rate } of [
     expect(await reached(hub, limit)).toBeGreaterThan(0)
   })
 }
+
+test('who is not let in within --connect-timeout is disconnected, also while the password is looked at', async () => {
+  const hub = await startProtectedHub({ args: ['--connect-timeout', '20ms'] })
+  // To look at a chosen password takes several times as long.
+  commandWith('a password of my own', hub.folder, 'device', 'create', 'pump', '--password-stdin')
+  const socket = openSocket(hub)
+  const answers = answersOf(socket)
+  socket.write(
+    generate({ cmd: 'connect', clientId: 'pump', username: 'pump', password: Buffer.from('a guess'), clean: true }),
+  )
+  await once(socket, 'close')
+  expect(answers).toEqual([])
+  const figures = await (await hub.as(hub.admin, '/metrics')).text()
+  expect(figures).toMatch(/hub_limit_reached_total\{limit="connectTimeout"\} [1-9]/)
+})
 
 test('a flood of packets that ask for work is slowed down, and one that outruns all answers is cut off', async () => {
   const hub = await startWith('--max-control-rate', '20')
