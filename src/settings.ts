@@ -121,7 +121,7 @@ export const limits: readonly Setting[] = [
   {
     key: 'maxControlSize',
     ...size,
-    initial: '64KiB',
+    initial: '32KiB',
     description: 'an MQTT packet that carries no message, such as CONNECT',
   },
   // Radio links are slow; a handshake that takes longer fails on its own.
