@@ -1,6 +1,7 @@
 import type { Millis } from '../../devices/reading.ts'
 import { Problem } from '../errors.ts'
 import type { AuditEntry, KeptCredential } from '../store/store.ts'
+import { createTurns } from '../turns.ts'
 import { createAttempts } from './attempts.ts'
 import {
   type Credential,
@@ -12,7 +13,6 @@ import {
 } from './credential.ts'
 import { type Grant, grantOf, identityOf, openGrant } from './grant.ts'
 import { createFingerprints, idOf, matchesHash } from './secret.ts'
-import { createTurns } from './turns.ts'
 
 /** What somebody shows at the door. */
 interface Knock {
@@ -99,7 +99,7 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   let expiry: NodeJS.Timeout | null = null
   const touching = setInterval(() => void keepUsed(), touchMillis)
   touching.unref()
-  const hashing = { made: createTurns(maxHashing, maxWaiting), chosen: createTurns(maxHashing, maxWaiting) }
+  const hashing = { made: createTurns(maxHashing), chosen: createTurns(maxHashing) }
 
   replace(kept)
 
@@ -180,12 +180,12 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
     const candidates = candidatesOf(shown, username)
     if (candidates.length === 0) return fail(guess)
     const turns = idOf(shown) === null ? hashing.chosen : hashing.made
-    const found = await turns.take(identity, async (): Promise<Grant | Refusal> => {
+    if (turns.waiting() >= maxWaiting) return { refused: 'slowed', retryAfter: busyMillis }
+    return turns.take(identity, async (): Promise<Grant | Refusal> => {
       if (knock.gone()) return { refused: 'unknown' }
       // What others showed meanwhile counts: guesses that come together are slowed like those that come one by one.
       return answerAtOnce(guess) ?? (await compare(guess, candidates))
     })
-    return found ?? { refused: 'slowed', retryAfter: busyMillis }
   }
 
   /** What needs no hash: somebody who was let in before, or who must wait. */

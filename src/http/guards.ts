@@ -4,8 +4,8 @@ import type { Millis } from '../../devices/reading.ts'
 import { createRate, type Rate } from '../delivery/rate.ts'
 import { Problem, type ProblemCode, problems } from '../errors.ts'
 import type { Store } from '../store/store.ts'
+import { createTurns } from '../turns.ts'
 import { problemType } from './problem.ts'
-import { createTurns } from './turns.ts'
 
 /** What a client may ask over HTTP. Sizes are bytes. */
 interface HttpLimits {
@@ -58,7 +58,7 @@ export function createGuards({ limits, connections, streams, networkOf }: GuardO
   const over = new WeakSet<NodeJS.EventEmitter>()
   const sockets = new Set<Socket>()
   const leaving = new Map<string, () => void>()
-  const scans = createTurns()
+  const scans = createTurns(1)
   const waiting: (() => void)[] = []
   let running = 0
   let unsent = 0

@@ -23,15 +23,21 @@ const push = async (store: Store, readings: Reading[]) => {
 const readings = (from: number, count: number): Reading[] =>
   Array.from({ length: count }, (_, i) => ({ device: 'd', ts: t0 + from + i, metrics: ['n'], values: [from + i] }))
 
+/** A folder whose store holds 5,000 readings, all of them in one block. */
+async function sealedFolder(): Promise<string> {
+  const folder = await temporaryFolder()
+  const store = await open(folder)
+  await push(store, readings(0, 5000))
+  await waitFor(async () => (await store.figures()).unsealed === 0)
+  await store.close()
+  return folder
+}
+
 describe('the store in SQLite', () => {
   storeContract(open, temporaryFolder)
 
   test('a damaged block is told, and keeps nobody from pushing, late readings among them', async () => {
-    const folder = await temporaryFolder()
-    let store = await open(folder)
-    await push(store, readings(0, 5000))
-    await waitFor(async () => (await store.figures()).unsealed === 0)
-    await store.close()
+    const folder = await sealedFolder()
     const db = new Database(join(folder, 'hub.db'))
     const [block] = db.prepare('SELECT id, data FROM blocks').all() as { id: number; data: Buffer }[]
     const { id, data } = block as { id: number; data: Buffer }
@@ -39,7 +45,7 @@ describe('the store in SQLite', () => {
     db.prepare('UPDATE blocks SET data = ? WHERE id = ?').run(data, id)
     db.close()
 
-    store = await open(folder)
+    const store = await open(folder)
     const told: string[] = []
     const failures: unknown[] = []
     store.onDamage((what) => told.push(what))
@@ -61,11 +67,7 @@ describe('the store in SQLite', () => {
       'UPDATE log SET count = count - 1 WHERE "offset" = 1',
     ]
     for (const harm of harms) {
-      const folder = await temporaryFolder()
-      const store = await open(folder)
-      await push(store, readings(0, 5000))
-      await waitFor(async () => (await store.figures()).unsealed === 0)
-      await store.close()
+      const folder = await sealedFolder()
       const db = new Database(join(folder, 'hub.db'))
       expect(db.prepare(harm).run().changes).toBe(1)
       db.close()

@@ -1,11 +1,13 @@
 /** Tasks of which few run at a time. */
 export interface Turns {
-  /** Runs a task when its turn has come; `null`: too many wait. */
-  take<T>(key: string, task: () => Promise<T>): Promise<T | null>
+  /** Runs a task when its turn has come. */
+  take<T>(key: string, task: () => Promise<T>): Promise<T>
+  /** How many wait, in all or of one key. */
+  waiting(key?: string): number
 }
 
 /** Of one key, one task runs at a time, and keys take turns: who comes a thousand times delays himself. */
-export function createTurns(maxRunning: number, maxWaiting: number): Turns {
+export function createTurns(maxRunning: number): Turns {
   const running = new Set<string>()
   // The tasks of each key in the order of their arrival; the first key is the next one to be served.
   const waiting = new Map<string, (() => void)[]>()
@@ -26,7 +28,6 @@ export function createTurns(maxRunning: number, maxWaiting: number): Turns {
 
   return {
     async take(key, task) {
-      if (count >= maxWaiting) return null
       await new Promise<void>((resolve) => {
         const queue = waiting.get(key)
         if (queue) queue.push(resolve)
@@ -41,5 +42,6 @@ export function createTurns(maxRunning: number, maxWaiting: number): Turns {
         serve()
       }
     },
+    waiting: (key) => (key === undefined ? count : (waiting.get(key)?.length ?? 0)),
   }
 }
