@@ -6,12 +6,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { generate } from 'mqtt-packet'
-import { onTestFinished } from 'vitest'
+import { onTestFinished, test } from 'vitest'
 
 export const mainFile = fileURLToPath(new URL('../src/main.js', import.meta.url))
 export const simulatorFile = fileURLToPath(new URL('../simulator/main.js', import.meta.url))
 
-/** A hub in a process of its own, as users run it. It ends with the test that started it. */
+/** A hub in a process of its own, as users run it. */
 export interface HubProcess {
   mqttPort: number
   /** 0 without a certificate. */
@@ -41,16 +41,38 @@ export interface HubProcessOptions {
   shell?: string
 }
 
+/** Called when what it was registered for is over: a test, or all tests of a file. */
+type OnFinished = (finish: () => Promise<void>) => void
+
 /** A folder that goes away with the test. */
-export async function temporaryFolder(): Promise<string> {
+export async function temporaryFolder(onFinished: OnFinished = onTestFinished): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'telemetry-hub-'))
-  onTestFinished(() => rm(folder, { recursive: true, force: true }))
+  onFinished(() => rm(folder, { recursive: true, force: true }))
   return folder
 }
 
-/** Starts a hub and waits until it is ready. Ports are free ones unless they are given. */
-export async function startHubProcess(options: HubProcessOptions = {}): Promise<HubProcess> {
-  const folder = options.folder ?? (await temporaryFolder())
+/**
+ * A test that asks for `hub` gets one that all tests of its file share, as long as they keep to devices of their own:
+ * a hub of one's own costs a second of the processor.
+ */
+export const hubTest = test.extend<{ hub: HubProcess }>({
+  hub: [
+    // biome-ignore lint/correctness/noEmptyPattern: Vitest reads from it what else the hub needs
+    async ({}, use) => {
+      const finishes: (() => Promise<void>)[] = []
+      await use(await startHubProcess({}, (finish) => finishes.push(finish)))
+      for (const finish of finishes.reverse()) await finish()
+    },
+    { scope: 'file' },
+  ],
+})
+
+/** Starts a hub that ends with the test, and waits until it is ready. Ports are free ones unless they are given. */
+export async function startHubProcess(
+  options: HubProcessOptions = {},
+  onFinished: OnFinished = onTestFinished,
+): Promise<HubProcess> {
+  const folder = options.folder ?? (await temporaryFolder(onFinished))
   const args = [
     ...(options.node ?? []),
     mainFile,
@@ -63,7 +85,7 @@ export async function startHubProcess(options: HubProcessOptions = {}): Promise<
   const child = options.shell
     ? spawn('bash', ['-c', `${options.shell}; exec "$@"`, 'hub', process.execPath, ...args])
     : spawn(process.execPath, args)
-  onTestFinished(async () => {
+  onFinished(async () => {
     if (child.exitCode === null && child.signalCode === null) await end(child, 'SIGKILL')
   })
   let output = ''

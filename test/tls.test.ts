@@ -208,13 +208,15 @@ test('who does not end the handshake has a slot like everybody, for a while, and
   const figures = async () => (await get(hub, '/metrics', ca)).body
   for (const port of [hub.mqttTlsPort, hub.httpPort]) {
     const order: string[] = []
-    const silent = Array.from({ length: 4 }, (_, index) =>
-      new Promise<void>((resolve) => {
-        openSilent(port).on('close', () => {
-          order.push(index < 3 ? 'had a slot' : 'had none')
-          resolve()
-        })
-      }),
+    const silent = Array.from(
+      { length: 4 },
+      (_, index) =>
+        new Promise<void>((resolve) => {
+          openSilent(port).on('close', () => {
+            order.push(index < 3 ? 'had a slot' : 'had none')
+            resolve()
+          })
+        }),
     )
     await Promise.all(silent)
     expect(order).toEqual(['had none', 'had a slot', 'had a slot', 'had a slot'])
