@@ -42,7 +42,7 @@ export interface HubProcessOptions {
 }
 
 /** Called when what it was registered for is over: a test, or all tests of a file. */
-type OnFinished = (finish: () => Promise<void>) => void
+export type OnFinished = (finish: () => Promise<void>) => void
 
 /** A folder that goes away with the test. */
 export async function temporaryFolder(onFinished: OnFinished = onTestFinished): Promise<string> {
@@ -55,17 +55,22 @@ export async function temporaryFolder(onFinished: OnFinished = onTestFinished): 
  * A test that asks for `hub` gets one that all tests of its file share, as long as they keep to devices of their own:
  * a hub of one's own costs a second of the processor.
  */
-export const hubTest = test.extend<{ hub: HubProcess }>({
-  hub: [
-    // biome-ignore lint/correctness/noEmptyPattern: Vitest reads from it what else the hub needs
-    async ({}, use) => {
-      const finishes: (() => Promise<void>)[] = []
-      await use(await startHubProcess({}, (finish) => finishes.push(finish)))
-      for (const finish of finishes.reverse()) await finish()
-    },
-    { scope: 'file' },
-  ],
-})
+export const testSharing = <Hub>(start: (onFinished: OnFinished) => Promise<Hub>) =>
+  test.extend<{ hub: Hub }>({
+    hub: [
+      // biome-ignore lint/correctness/noEmptyPattern: Vitest reads from it what else the hub needs
+      async ({}, use: (hub: Hub) => Promise<void>) => {
+        const finishes: (() => Promise<void>)[] = []
+        await use(await start((finish) => finishes.push(finish)))
+        for (const finish of finishes.reverse()) await finish()
+      },
+      { scope: 'file' },
+    ],
+  })
+
+export const hubTestWith = (...args: string[]) => testSharing((onFinished) => startHubProcess({ args }, onFinished))
+
+export const hubTest = hubTestWith()
 
 /** Starts a hub that ends with the test, and waits until it is ready. Ports are free ones unless they are given. */
 export async function startHubProcess(
