@@ -123,7 +123,10 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
     for await (const page of feed.follow(query, { signal: signal ?? never, heartbeat: heartbeatMillis })) {
       if (page.oldest > place && place !== earliest) throw new Error('readings after the cursor are no longer kept')
       place = page.next
-      yield { readings: JSON.parse(`[${page.json}]`) as StoredReading[], cursor: writeCursor(log.hub, page.next) }
+      yield {
+        readings: JSON.parse(`[${page.entries.join()}]`) as StoredReading[],
+        cursor: writeCursor(log.hub, page.next),
+      }
     }
     if (death) throw death
   }

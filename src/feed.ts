@@ -7,11 +7,16 @@ import type { Committed } from './writer.ts'
 /** Where a reader begins when it has no cursor: at the oldest reading that is kept. */
 export const earliest: Offset = 0
 
-export interface FeedPage extends LogPage {
+export interface PageContent extends LogPage {
   /** There was nothing more when the page was made. */
   caughtUp: boolean
-  /** The entries as the content of a JSON array, made once for all who read the same. */
-  readonly json: string
+}
+
+export type Encode = (page: PageContent) => string
+
+export interface FeedPage extends PageContent {
+  /** As it goes over the wire, made once for all who read the same in the same way. */
+  encoded(encode: Encode): Buffer
 }
 
 interface FollowOptions {
@@ -118,13 +123,16 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
   }
 
   function pageOf(page: LogPage): FeedPage {
-    let json: string | null = null
+    const made = new Map<Encode, Buffer>()
     return {
       ...page,
       caughtUp: page.next >= end,
-      get json() {
-        json ??= page.entries.join(',')
-        return json
+      encoded(encode) {
+        const known = made.get(encode)
+        if (known) return known
+        const bytes = Buffer.from(encode(this))
+        made.set(encode, bytes)
+        return bytes
       },
     }
   }

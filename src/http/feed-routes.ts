@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { readPlace, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
-import { earliest, type FeedPage, type FeedQuery } from '../feed.ts'
+import { type Encode, earliest, type FeedPage, type FeedQuery, type PageContent } from '../feed.ts'
 import { readPatterns } from '../store/filter.ts'
 import { chooseType } from './accept.ts'
 import type { HttpContext, Routes } from './context.ts'
@@ -113,14 +113,14 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     return reply
       .type('application/json; charset=utf-8')
       .header('cache-control', 'no-store')
-      .send(`{"readings":[${page.json}],"cursor":"${cursor(page)}","caughtUp":${page.caughtUp}}`)
+      .send(page.encoded(encodeAnswer))
   }
 
   async function sendStream(
     request: FastifyRequest,
     reply: FastifyReply,
     type: string,
-    encode: (page: FeedPage) => string,
+    encode: Encode,
   ): Promise<FastifyReply> {
     guards.streaming(request.ip ?? '', reply.raw)
     const query = await readQuery(request, 'latest')
@@ -128,8 +128,8 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     const place = await firstPlace(query)
     async function* chunks() {
       // So that headers and the place are known at once, also while nothing happens.
-      yield encode({ ...emptyPage, next: place })
-      for await (const page of feed.follow(query, { signal, heartbeat: heartbeatMillis })) yield encode(page)
+      yield encode({ ...nothing, next: place })
+      for await (const page of feed.follow(query, { signal, heartbeat: heartbeatMillis })) yield page.encoded(encode)
     }
     return reply
       .type(type)
@@ -138,13 +138,24 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       .send(Readable.from(chunks(), { objectMode: false }))
   }
 
-  function encodeEvents(page: FeedPage): string {
-    if (page.entries.length > 0) return `id: ${cursor(page)}\nevent: readings\ndata: {"readings":[${page.json}]}\n\n`
+  function encodeAnswer(page: PageContent): string {
+    return `{"readings":[${page.entries.join()}],"cursor":"${cursor(page)}","caughtUp":${page.caughtUp}}`
+  }
+
+  function encodeFrame(page: PageContent): string {
+    const type = page.entries.length > 0 ? `"readings","readings":[${page.entries.join()}]` : '"heartbeat"'
+    return `{"type":${type},"cursor":"${cursor(page)}"}`
+  }
+
+  function encodeEvents(page: PageContent): string {
+    if (page.entries.length > 0) {
+      return `id: ${cursor(page)}\nevent: readings\ndata: {"readings":[${page.entries.join()}]}\n\n`
+    }
     // An event without a name but with an id: no listener hears of it, and the place is remembered all the same.
     return `id: ${cursor(page)}\nevent: heartbeat\ndata: {}\n\n`
   }
 
-  function encodeLines(page: FeedPage): string {
+  function encodeLines(page: PageContent): string {
     // A line without a reading tells how far the feed has come.
     if (page.entries.length === 0) return `{"cursor":"${cursor(page)}"}\n`
     let lines = ''
@@ -169,9 +180,8 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       for await (const page of feed.follow(query, { signal: aborter.signal, heartbeat: heartbeatMillis })) {
         refuseGone(page, { after: reached })
         reached = page.next
-        const type = page.entries.length > 0 ? `"readings","readings":[${page.json}]` : '"heartbeat"'
         // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
-        await sendFrame(socket, `{"type":${type},"cursor":"${cursor(page)}"}`)
+        await sendFrame(socket, page.encoded(encodeFrame))
       }
       if (granted.aborted) throw new Problem('unauthorized', notGood)
       socket.close(1001, 'the hub is stopping')
@@ -218,6 +228,15 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
   }
 }
 
+const nothing: PageContent = {
+  entries: [],
+  offsets: [],
+  characters: 0,
+  next: 0,
+  oldest: 0,
+  caughtUp: true,
+}
+
 const notGood = 'the token was revoked or has expired'
 
 // RFC 6455 §7.4.1; 1013: try again later.
@@ -226,8 +245,6 @@ const closeCodes: Partial<Record<ProblemCode, number>> = {
   'too-busy': 1013,
   'too-many-requests': 1013,
 }
-
-const emptyPage: FeedPage = { entries: [], offsets: [], characters: 0, next: 0, oldest: 0, caughtUp: true, json: '' }
 
 /** Seconds to wait, and whether it was `Prefer` that said so. */
 function readWait(request: FastifyRequest): { wait: number; preferred: boolean } {
@@ -238,6 +255,8 @@ function readWait(request: FastifyRequest): { wait: number; preferred: boolean }
   return { wait: Math.min(Number(found?.[2] ?? 0), maxWaitSeconds), preferred: found !== null }
 }
 
-function sendFrame(socket: WebSocket, text: string): Promise<void> {
-  return new Promise((resolve, reject) => socket.send(text, (error) => (error ? reject(error) : resolve())))
+function sendFrame(socket: WebSocket, text: string | Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.send(text, { binary: false }, (error) => (error ? reject(error) : resolve()))
+  })
 }
