@@ -1,10 +1,14 @@
 import { spawnSync } from 'node:child_process'
+import { onTestFinished } from 'vitest'
+import type { GivenCredential } from '../../src/access/credential.ts'
 import {
   type HubProcess,
   type HubProcessOptions,
   mainFile,
+  type OnFinished,
   startHubProcess,
   temporaryFolder,
+  testSharing,
   waitFor,
 } from '../hub-process.ts'
 
@@ -26,34 +30,50 @@ export interface ProtectedHub extends HubProcess {
   admin: string
   /** A request with a token. */
   as(token: string, path: string, init?: RequestInit): Promise<Response>
-  /** The same beside the running hub, which has heard of it when this resolves. */
+  /** Makes a credential over HTTP; its secret. */
+  create(given: GivenCredential): Promise<string>
+  /** A command that changes credentials beside the running hub, which has heard of it when this resolves. */
   command(...args: string[]): Promise<string>
+  commandWith(input: string, ...args: string[]): Promise<string>
 }
 
 /** A hub that has an administrator. */
-export async function startProtectedHub(options: HubProcessOptions = {}): Promise<ProtectedHub> {
-  const folder = options.folder ?? (await temporaryFolder())
+export async function startProtectedHub(
+  options: HubProcessOptions = {},
+  onFinished: OnFinished = onTestFinished,
+): Promise<ProtectedHub> {
+  const folder = options.folder ?? (await temporaryFolder(onFinished))
   const admin = command(folder, 'token', 'create', '--name', 'admin', '--role', 'admin')
-  const hub = await startHubProcess({ ...options, folder })
+  const hub = await startHubProcess({ ...options, folder }, onFinished)
   const as: ProtectedHub['as'] = (token, path, init = {}) =>
     fetch(hub.http + path, { ...init, headers: { authorization: `Bearer ${token}`, ...init.headers } })
-  async function heardBy(): Promise<string[]> {
-    const { credentials } = (await (await as(admin, '/v1/credentials')).json()) as { credentials: { id: string }[] }
-    return credentials.map(({ id }) => id).sort()
+  async function heard(): Promise<string> {
+    const { credentials } = (await (await as(admin, '/v1/credentials?limit=1000')).json()) as {
+      credentials: { id: string }[]
+    }
+    return credentials.map(({ id }) => id).join()
   }
-  function written(): string[] {
-    const kinds = ['token', 'device'].flatMap((kind) => JSON.parse(command(folder, kind, 'list', '--json')))
-    return (kinds as { id: string }[]).map(({ id }) => id).sort()
+  const beside: ProtectedHub['commandWith'] = async (input, ...args) => {
+    const before = await heard()
+    const printed = commandWith(input, folder, ...args)
+    await waitFor(async () => (await heard()) !== before)
+    return printed
   }
   return {
     ...hub,
     admin,
     as,
-    async command(...args) {
-      const printed = command(folder, ...args)
-      const wanted = written().join()
-      await waitFor(async () => (await heardBy()).join() === wanted)
-      return printed
+    async create(given) {
+      const headers = { 'content-type': 'application/json' }
+      const answer = await as(admin, '/v1/credentials', { method: 'POST', headers, body: JSON.stringify(given) })
+      const { secret, detail } = (await answer.json()) as { secret: string; detail?: string }
+      if (!answer.ok) throw new Error(detail)
+      return secret
     },
+    command: (...args) => beside('', ...args),
+    commandWith: beside,
   }
 }
+
+/** A test that shares such a hub with the others of its file, as long as they keep to credentials of their own. */
+export const protectedTest = testSharing((onFinished) => startProtectedHub({}, onFinished))
