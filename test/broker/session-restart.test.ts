@@ -3,7 +3,10 @@ import { connect as connectSocket, type Socket } from 'node:net'
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { type HubProcess, startHubProcess, waitFor } from '../hub-process.ts'
+import { type HubProcess, hubTestWith, startHubProcess, waitFor } from '../hub-process.ts'
+
+const queueBounds = ['--max-queued', '5', '--max-queued-size', '2KiB', '--max-queued-total', '2500B']
+const boundedTest = hubTestWith(...queueBounds, '--max-retained', '4', '--max-retained-size', '1600B')
 
 interface Message {
   topic: string
@@ -107,74 +110,79 @@ describe('after a kill -9', () => {
     await waitFor(async () => (await metric(hub, 'hub_mqtt_queued')) === 0)
   })
 
-  test('retained messages are there, and those that were deleted are not', async () => {
+  test('retained messages and subscriptions are there, those that were taken back are not, and nobody is online', async () => {
     let hub = await startHubProcess()
     const { client } = await open(hub)
-    await client.publishAsync('a/kept', 'one', { qos: 1, retain: true })
-    await client.publishAsync('a/kept', 'two', { qos: 2, retain: true })
-    await client.publishAsync('a//level', 'empty', { qos: 1, retain: true })
-    await client.publishAsync('a/gone', 'three', { qos: 1, retain: true })
-    await client.publishAsync('a/gone', '', { qos: 1, retain: true })
-    hub = await killAndRestart(hub)
-    const { client: reader, messages } = await open(hub)
-    await reader.subscribeAsync('a/#', { qos: 1 })
-    await waitFor(() => messages.length === 2)
-    expect(messages.map(({ topic, text, retain }) => [topic, text, retain]).sort()).toEqual([
-      ['a//level', 'empty', true],
-      ['a/kept', 'two', true],
-    ])
-  })
-
-  test('subscriptions are there, at the QoS that was granted, and those that were taken back are not', async () => {
-    let hub = await startHubProcess()
+    await client.publishAsync('r/kept', 'one', { qos: 1, retain: true })
+    await client.publishAsync('r/kept', 'two', { qos: 2, retain: true })
+    await client.publishAsync('r//level', 'empty', { qos: 1, retain: true })
+    await client.publishAsync('r/gone', 'three', { qos: 1, retain: true })
+    await client.publishAsync('r/gone', '', { qos: 1, retain: true })
     const first = await open(hub, remembered('s'))
     await first.client.subscribeAsync('a/+', { qos: 1 })
     await first.client.subscribeAsync('b/+', { qos: 2 })
     await first.client.unsubscribeAsync('b/+')
+    const before = await open(hub, remembered('clean'))
+    await before.client.subscribeAsync('x', { qos: 1 })
+    await before.client.endAsync()
+    await client.publishAsync('x', 'old', { qos: 1 })
+    // A session that begins clean leaves nothing of the one before, on disk neither.
+    expect((await open(hub, { clientId: 'clean', clean: true })).sessionPresent).toBe(false)
+    await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
+    await client.publishAsync('devices/d/telemetry', '{"t":2}', { qos: 1 })
+
     hub = await killAndRestart(hub)
-    const { client, messages, sessionPresent } = await open(hub, remembered('s'))
+    expect((await open(hub, remembered('clean'))).sessionPresent).toBe(false)
+    expect(await metric(hub, 'hub_mqtt_queued')).toBe(0)
+    const reader = await open(hub)
+    await reader.client.subscribeAsync('r/#', { qos: 1 })
+    await waitFor(() => reader.messages.length === 2)
+    expect(reader.messages.map(({ topic, text, retain }) => [topic, text, retain]).sort()).toEqual([
+      ['r//level', 'empty', true],
+      ['r/kept', 'two', true],
+    ])
+    const { messages, sessionPresent } = await open(hub, remembered('s'))
     expect(sessionPresent).toBe(true)
-    const { client: sender } = await open(hub)
-    await sender.publishAsync('b/1', 'no', { qos: 2 })
-    await sender.publishAsync('a/1', 'yes', { qos: 2 })
+    await reader.client.publishAsync('b/1', 'no', { qos: 2 })
+    await reader.client.publishAsync('a/1', 'yes', { qos: 2 })
     await waitFor(() => messages.length > 0)
     expect(messages.map(({ text, qos }) => [text, qos])).toEqual([['yes', 1]])
-    await client.endAsync()
+    await reader.client.subscribeAsync('devices/+/status')
+    const told = () => reader.messages.filter(({ topic }) => topic === 'devices/d/status')
+    await waitFor(() => told().some(({ text }) => JSON.parse(text).state === 'offline'))
   })
 
-  test('a message of QoS 2 that its subscriber had received is not sent anew, only released', async () => {
+  test('a message comes again under its identifier, with DUP; one of QoS 2 that was received is only released', async () => {
     let hub = await startHubProcess()
-    const first = await openRaw(hub, 'two')
-    const subscription = { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'x', qos: 2 }] } as Packet
-    first.send(subscription)
-    await first.next('suback')
     const { client } = await open(hub)
-    await client.publishAsync('x', 'once', { qos: 2 })
-    const { messageId } = await first.next('publish')
-    first.send({ cmd: 'pubrec', messageId } as Packet)
-    await first.next('pubrel')
+    const send = async (clientId: string, qos: 1 | 2) => {
+      const subscriber = await openRaw(hub, clientId)
+      subscriber.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: clientId, qos }] } as Packet)
+      await subscriber.next('suback')
+      await client.publishAsync(clientId, 'text', { qos })
+      const { messageId } = await subscriber.next('publish')
+      return { subscriber, messageId }
+    }
+    const received = await send('received', 2)
+    received.subscriber.send({ cmd: 'pubrec', messageId: received.messageId } as Packet)
+    await received.subscriber.next('pubrel')
+    const openOne = await send('again1', 1)
+    const openTwo = await send('again2', 2)
+    // A commit after them, so that the identifiers are on disk.
+    await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
     hub = await killAndRestart(hub)
-    const second = await openRaw(hub, 'two')
-    expect(await second.next('pubrel')).toMatchObject({ messageId })
-    second.send({ cmd: 'pubcomp', messageId } as Packet)
-    await waitFor(async () => (await metric(hub, 'hub_mqtt_queued')) === 0)
+    const second = await openRaw(hub, 'received')
+    expect(await second.next('pubrel')).toMatchObject({ messageId: received.messageId })
+    expect(await metric(hub, 'hub_mqtt_queued')).toBe(3)
+    second.send({ cmd: 'pubcomp', messageId: received.messageId } as Packet)
+    await waitFor(async () => (await metric(hub, 'hub_mqtt_queued')) === 2)
     expect(second.packets.map(({ cmd }) => cmd)).toEqual(['connack', 'pubrel'])
-  })
-
-  test('a message that its subscriber had not answered comes again under its identifier, with DUP', async () => {
-    let hub = await startHubProcess()
-    for (const qos of [1, 2] as const) {
-      const first = await openRaw(hub, `again${qos}`)
-      first.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: `x${qos}`, qos }] } as Packet)
-      await first.next('suback')
-      const { client } = await open(hub)
-      await client.publishAsync(`x${qos}`, 'text', { qos })
-      const { messageId } = await first.next('publish')
-      // A commit after it, so that the identifier is on disk.
-      await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
-      hub = await killAndRestart(hub)
-      const second = await openRaw(hub, `again${qos}`)
-      expect(await second.next('publish')).toMatchObject({ messageId, dup: true, qos })
+    for (const [qos, { messageId }] of [
+      [1, openOne],
+      [2, openTwo],
+    ] as const) {
+      const again = await openRaw(hub, `again${qos}`)
+      expect(await again.next('publish')).toMatchObject({ messageId, dup: true, qos })
     }
   })
 
@@ -205,119 +213,103 @@ describe('after a kill -9', () => {
     await waitFor(() => again.messages.some(({ text }) => text === 'end'))
     expect(again.messages.filter(({ text, dup }) => text === 'gone' && !dup)).toEqual([])
   })
-
-  test('a device that was online is shown offline', async () => {
-    let hub = await startHubProcess()
-    const { client } = await open(hub)
-    await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
-    await client.publishAsync('devices/d/telemetry', '{"t":2}', { qos: 1 })
-    hub = await killAndRestart(hub)
-    const { client: reader, messages } = await open(hub)
-    await reader.subscribeAsync('devices/+/status')
-    await waitFor(() => messages.some(({ text }) => JSON.parse(text).state === 'offline'))
-  })
-
-  test('a session that begins clean leaves nothing of the one before, on disk neither', async () => {
-    let hub = await startHubProcess()
-    const first = await open(hub, remembered('s'))
-    await first.client.subscribeAsync('x', { qos: 1 })
-    await first.client.endAsync()
-    const { client } = await open(hub)
-    await client.publishAsync('x', 'old', { qos: 1 })
-    const clean = await open(hub, { clientId: 's', clean: true })
-    expect(clean.sessionPresent).toBe(false)
-    await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
-    hub = await killAndRestart(hub)
-    expect((await open(hub, remembered('s'))).sessionPresent).toBe(false)
-    expect(await metric(hub, 'hub_mqtt_queued')).toBe(0)
-  })
 })
 
 describe('a session', () => {
-  test('without subscriptions is present all the same', async () => {
-    const hub = await startHubProcess()
-    const first = await open(hub, remembered('bare'))
-    expect(first.sessionPresent).toBe(false)
-    await first.client.endAsync()
-    expect((await open(hub, remembered('bare'))).sessionPresent).toBe(true)
-  })
-
-  test('is forgotten after its time, whole and on disk', async () => {
+  test('is forgotten after its time, whole and on disk, and not while it is in use', async () => {
     let hub = await startHubProcess({ args: ['--session-expiry', '1s'] })
-    const first = await open(hub, remembered('s'))
-    await first.client.subscribeAsync('x', { qos: 1 })
-    await first.client.endAsync()
-    const { client } = await open(hub)
-    await client.publishAsync('x', 'text', { qos: 1 })
-    await waitFor(async () => (await metric(hub, 'hub_mqtt_sessions_expired_total')) === 1)
-    expect(await metric(hub, 'hub_mqtt_queued')).toBe(0)
-    await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
-    hub = await killAndRestart(hub)
-    expect((await open(hub, remembered('s'))).sessionPresent).toBe(false)
-  })
-
-  test('that is in use is not forgotten', async () => {
-    const hub = await startHubProcess({ args: ['--session-expiry', '1s'] })
     const first = await open(hub, remembered('used'))
     await first.client.subscribeAsync('x', { qos: 1 })
     // Taken over by the same client: the end of the old connection is not the end of the session.
-    const { client, messages } = await open(hub, remembered('used'))
+    const used = await open(hub, remembered('used'))
     const gone = await open(hub, remembered('gone'))
+    await gone.client.subscribeAsync('y', { qos: 1 })
     await gone.client.endAsync()
+    const { client } = await open(hub)
+    await client.publishAsync('y', 'text', { qos: 1 })
     await waitFor(async () => (await metric(hub, 'hub_mqtt_sessions_expired_total')) === 1)
+    expect(await metric(hub, 'hub_mqtt_queued')).toBe(0)
     await client.publishAsync('x', 'text', { qos: 1 })
-    await waitFor(() => messages.length === 1)
+    await waitFor(() => used.messages.length === 1)
+    await client.publishAsync('devices/d/telemetry', '{"t":1}', { qos: 1 })
+    hub = await killAndRestart(hub)
+    expect((await open(hub, remembered('gone'))).sessionPresent).toBe(false)
   })
 
-  test('too many is refused with code 3, and works for those that are there', async () => {
+  test('too many is refused with code 3, and works for those that are there, also without subscriptions', async () => {
     const hub = await startHubProcess({ args: ['--max-sessions', '2'] })
     await open(hub, remembered('one'))
     const two = await open(hub, remembered('two'))
+    expect(two.sessionPresent).toBe(false)
     await two.client.endAsync()
     expect((await open(hub, remembered('three'))).code).toBe(3)
-    expect((await open(hub, remembered('two'))).code).toBe(0)
+    expect(await open(hub, remembered('two'))).toMatchObject({ code: 0, sessionPresent: true })
     expect((await open(hub, { clientId: 'three' })).code).toBe(0)
   })
 })
 
 describe('messages that wait', () => {
-  test('are bounded by count, by bytes of one and of all, and by age; what goes is counted', async () => {
-    const limits: [string[], number, string][] = [
-      [['--max-queued', '5'], 5, 'hub_mqtt_queue_dropped_total'],
-      [['--max-queued-size', '2KiB'], 3, 'hub_mqtt_queue_dropped_total'],
-      [['--max-queued-total', '2KiB'], 3, 'hub_mqtt_queue_dropped_total'],
-      [['--max-queued-age', '1s'], 0, 'hub_mqtt_queue_expired_total'],
-    ]
-    for (const [args, left, counter] of limits) {
-      const hub = await startHubProcess({ args })
-      const away = await open(hub, remembered('away'))
-      await away.client.subscribeAsync('x', { qos: 1 })
+  /** Ten for somebody who is away, of whom so many stay; what goes shows in the counter. */
+  async function overflow(hub: HubProcess, name: string, size: number, left: number, counter: string): Promise<void> {
+    const away = await open(hub, remembered(name))
+    await away.client.subscribeAsync(name, { qos: 1 })
+    await away.client.endAsync()
+    const before = await metric(hub, counter)
+    const { client } = await open(hub)
+    for (let n = 0; n < 10; n++) await client.publishAsync(name, String(n).padEnd(size), { qos: 1 })
+    await waitFor(async () => (await metric(hub, counter)) === before + 10 - left)
+    expect(await metric(hub, 'hub_mqtt_queued')).toBe(left)
+    const { messages } = await open(hub, remembered(name))
+    await waitFor(() => messages.length === left)
+    // The newest ones.
+    expect(messages.map(({ text }) => text.trim())).toEqual(
+      Array.from({ length: left }, (_, i) => String(10 - left + i)),
+    )
+    await waitFor(async () => (await metric(hub, 'hub_mqtt_queued')) === 0)
+  }
+
+  boundedTest('are bounded by count, by bytes of one and of all; what goes is counted', async ({ hub }) => {
+    await overflow(hub, 'many', 1, 5, 'hub_mqtt_queue_dropped_total')
+    await overflow(hub, 'large', 500, 3, 'hub_mqtt_queue_dropped_total')
+    const before = await metric(hub, 'hub_mqtt_queue_dropped_total')
+    for (const name of ['one', 'other']) {
+      const away = await open(hub, remembered(name))
+      await away.client.subscribeAsync(name, { qos: 1 })
       await away.client.endAsync()
-      const { client } = await open(hub)
-      for (let n = 0; n < 10; n++) await client.publishAsync('x', String(n).padEnd(500), { qos: 1 })
-      await waitFor(async () => (await metric(hub, counter)) === 10 - left)
-      expect(await metric(hub, 'hub_mqtt_queued')).toBe(left)
-      const { messages } = await open(hub, remembered('away'))
-      await waitFor(() => messages.length === left)
-      // The newest ones.
-      expect(messages.map(({ text }) => text.trim())).toEqual(
-        Array.from({ length: left }, (_, i) => String(10 - left + i)),
-      )
     }
+    const { client } = await open(hub)
+    for (const name of ['one', 'other']) {
+      for (let n = 0; n < 3; n++) await client.publishAsync(name, String(n).padEnd(500), { qos: 1 })
+    }
+    expect(await metric(hub, 'hub_mqtt_queue_dropped_total')).toBe(before + 2)
+    expect(await metric(hub, 'hub_mqtt_queued')).toBe(4)
+    const arrived = await Promise.all(['one', 'other'].map((name) => open(hub, remembered(name))))
+    await waitFor(() => arrived.flatMap(({ messages }) => messages).length === 4)
+    // The newest ones of each.
+    for (const { messages } of arrived) expect(messages.at(-1)?.text.trim()).toBe('2')
+    await waitFor(async () => (await metric(hub, 'hub_mqtt_queued')) === 0)
   })
 
-  test('retained messages are bounded by count and by bytes; what goes is counted', async () => {
-    for (const args of [
-      ['--max-retained', '3'],
-      ['--max-retained-size', '1600B'],
-    ]) {
-      const hub = await startHubProcess({ args })
-      const { client } = await open(hub)
-      for (let n = 0; n < 5; n++) await client.publishAsync(`r/${n}`, 'x'.repeat(500), { qos: 1, retain: true })
-      expect(await metric(hub, 'hub_mqtt_retained')).toBe(3)
-      expect(await metric(hub, 'hub_mqtt_retained_dropped_total')).toBe(2)
-      await client.publishAsync('r/1', 'y'.repeat(400), { qos: 1, retain: true })
-      expect(await metric(hub, 'hub_mqtt_retained_dropped_total')).toBe(2)
-    }
+  test('are bounded by age; what goes is counted', async () => {
+    const hub = await startHubProcess({ args: ['--max-queued-age', '1s'] })
+    await overflow(hub, 'x', 500, 0, 'hub_mqtt_queue_expired_total')
+  })
+
+  boundedTest('retained messages are bounded by count and by bytes; what goes is counted', async ({ hub }) => {
+    const { client } = await open(hub)
+    const keep = (n: number, text: string) => client.publishAsync(`r/${n}`, text, { qos: 1, retain: true })
+    const figures = async () => [
+      await metric(hub, 'hub_mqtt_retained'),
+      await metric(hub, 'hub_mqtt_retained_dropped_total'),
+    ]
+    for (let n = 0; n < 5; n++) await keep(n, 'x'.repeat(500))
+    expect(await figures()).toEqual([3, 2])
+    await keep(1, 'y'.repeat(400))
+    expect(await figures()).toEqual([3, 2])
+    for (let n = 0; n < 5; n++) await keep(n, '')
+    for (let n = 0; n < 6; n++) await keep(n, 'x')
+    expect(await figures()).toEqual([4, 4])
+    await keep(1, 'y')
+    expect(await figures()).toEqual([4, 4])
   })
 })
