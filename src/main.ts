@@ -6,6 +6,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { setFlagsFromString } from 'node:v8'
 import type { Logger } from 'pino'
 import { flagName, loadConfig, variableName } from './config.ts'
 import { StartError } from './errors.ts'
@@ -176,4 +177,6 @@ function fail(error: unknown): never {
   process.exit(1)
 }
 
+// The flag stays with this thread. Left standing, V8 would give threads that start later as much, whatever they ask for.
+setFlagsFromString('--max-semi-space-size=0')
 main(process.argv.slice(2)).catch(fail)

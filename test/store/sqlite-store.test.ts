@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -35,6 +36,23 @@ async function sealedFolder(): Promise<string> {
 
 describe('the store in SQLite', () => {
   storeContract(open, temporaryFolder)
+
+  test.skipIf(process.platform !== 'linux')('the thread that answers history gives way to all others', async () => {
+    // man 5 proc: the 19th field of stat is how nice a thread is, the name in brackets counts as the second.
+    const niceness = (thread: string) =>
+      Number(
+        readFileSync(`/proc/self/task/${thread}/stat`, 'utf8')
+          .replace(/^.*\) /, '')
+          .split(' ')[16],
+      )
+    const before = new Set(readdirSync('/proc/self/task'))
+    const store = await open(await temporaryFolder())
+    await push(store, readings(0, 1))
+    await store.offsetAt(0)
+    const started = readdirSync('/proc/self/task').filter((thread) => !before.has(thread))
+    expect(started.filter((thread) => niceness(thread) > niceness(String(process.pid)))).toHaveLength(1)
+    await store.close()
+  })
 
   test('a damaged block is told, and keeps nobody from pushing, late readings among them', async () => {
     const folder = await sealedFolder()

@@ -14,6 +14,7 @@ import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
 import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
+import { giveWay } from './priority.ts'
 import { openForReading } from './schema.ts'
 
 /*
@@ -250,4 +251,8 @@ function once<T>(make: () => T): () => T {
   }
 }
 
-if (parentPort) serveReader(parentPort, workerData as ReaderOptions)
+if (parentPort) {
+  // Devices wait for acknowledgements, and whoever asks for a year of history has time.
+  giveWay()
+  serveReader(parentPort, workerData as ReaderOptions)
+}

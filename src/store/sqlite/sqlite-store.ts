@@ -19,6 +19,8 @@ export interface SqliteStoreOptions {
 
 /** One thread answers while the other one is busy with an export. */
 const defaultReaders = 2
+/** What a thread works on is in buffers; a larger young generation, which V8 fills before it looks, saves it nothing. */
+const resourceLimits = { maxYoungGenerationSizeMb: 24 }
 
 interface Reader {
   worker: Worker
@@ -33,6 +35,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const writer = new Worker(new URL('./writer-thread.js', import.meta.url), {
     workerData: { path, durability } satisfies WriterOptions,
     name: 'store-writer',
+    resourceLimits,
   })
   const listeners: ((status: StoreStatus) => void)[] = []
   const doorkeepers: ((credentials: KeptCredential[]) => void)[] = []
@@ -122,6 +125,7 @@ function startReader(path: string): Reader {
   const worker = new Worker(new URL('./reader-thread.js', import.meta.url), {
     workerData: { path } satisfies ReaderOptions,
     name: 'store-reader',
+    resourceLimits,
   })
   return { worker, caller: createCaller<ReaderMethods>(worker) }
 }
