@@ -5,6 +5,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { countIn } from './database-file.ts'
 import { push, upTo } from './delivery/hub-calls.ts'
 import { type HubProcess, mainFile, readWholeHistory, run, startHubProcess, temporaryFolder } from './hub-process.ts'
 
@@ -18,31 +19,20 @@ async function succeed(...args: string[]): Promise<void> {
   expect(await run(mainFile, args)).toMatchObject({ code: 0, stderr: '' })
 }
 
-/** How many readings the log in a folder holds. */
-function countIn(folder: string): number {
-  const db = new Database(join(folder, 'hub.db'), { fileMustExist: true })
-  try {
-    expect(db.pragma('integrity_check', { simple: true })).toBe('ok')
-    return db.prepare<[], number>('SELECT coalesce(sum(count), 0) FROM log').pluck().get() ?? 0
-  } finally {
-    db.close()
-  }
-}
-
 describe.skipIf(!strace)('restore --force (skipped where there is no strace)', () => {
   test('cut off at any step leaves the old database whole or the new one; where a step fails nothing has changed', async () => {
     const hub = await startHubProcess()
-    await push(hub, 10)
+    await push(hub, 3)
+    // As a hub that is killed leaves it: what was committed is in the WAL alone.
+    const old = join(await temporaryFolder(), 'old')
+    cpSync(hub.folder, old, { recursive: true })
+    await push(hub, 7, 3)
     const file = join(await temporaryFolder(), 'hub.backup')
     await succeed('backup', file, '--data', hub.folder)
-    const old = await startHubProcess()
-    await push(old, 3)
-    // What it committed is in its WAL alone.
-    await old.kill('SIGKILL')
     const calls = 'link,linkat,unlink,unlinkat,rename,renameat,renameat2'
     const restore = async (...inject: string[]) => {
       const folder = await temporaryFolder()
-      cpSync(old.folder, folder, { recursive: true })
+      cpSync(old, folder, { recursive: true })
       const trace = join(await temporaryFolder(), 'trace')
       const command = [process.execPath, mainFile, 'restore', file, '--data', folder, '--force']
       const options = ['-f', '-qq', '-o', trace, '-e', `trace=${calls}`, ...inject]
