@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { temporaryFolder } from './hub-process.ts'
+import { onTestFinished } from 'vitest'
+import { type OnFinished, temporaryFolder } from './hub-process.ts'
 
 export interface KeyPair {
   cert: string
@@ -17,8 +18,11 @@ export interface Authority {
 
 const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
 
-export async function createAuthority(commonName = 'Test authority'): Promise<Authority> {
-  const folder = await temporaryFolder()
+export async function createAuthority(
+  commonName = 'Test authority',
+  onFinished: OnFinished = onTestFinished,
+): Promise<Authority> {
+  const folder = await temporaryFolder(onFinished)
   const ca = join(folder, 'ca.pem')
   const caKey = join(folder, 'ca.key')
   openssl('req', '-x509', ...newKey, '-keyout', caKey, '-out', ca, '-subj', `/CN=${commonName}`, '-days', '2')
