@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream'
 import { generate, type IPublishPacket, type Packet, parser, type QoS } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { createWebSocketStream, WebSocket } from 'ws'
-import { type HubProcess, readFigures, startHubProcess, waitFor } from '../hub-process.ts'
+import { type HubProcess, hubTest, readFigures, startHubProcess, waitFor } from '../hub-process.ts'
 
 type Published = IPublishPacket & { messageId?: number }
 
@@ -70,8 +70,7 @@ function message(topic: string, payload: string, qos: QoS, rest: Partial<Publish
 
 const seen = ({ topic, payload, qos, retain, dup }: Published) => [topic, String(payload), qos, retain, dup]
 
-test('each message comes once, in its order, at the QoS of the filters, whatever comes with it', async () => {
-  const hub = await startHubProcess()
+hubTest('each message comes once, in its order, at the QoS of the filters, whatever comes with it', async ({ hub }) => {
   const sender = await open(hub, 'sender', { answers: true })
 
   // A retained message needs more steps in the broker than the one after it.
@@ -154,68 +153,75 @@ test('each message comes once, in its order, at the QoS of the filters, whatever
   await exact.end()
   await waitFor(async () => (await readFigures(hub)).hub_mqtt_queued === 4 + 1)
   expect(late.socket.destroyed).toBe(false)
+  // Nobody who is remembered hears what others are about.
+  for (const clientId of ['exact', 'late', ...filters.map((_, index) => `overlap-${index}-false`)]) {
+    await (await open(hub, clientId)).end()
+  }
+  expect((await readFigures(hub)).hub_mqtt_queued).toBe(0)
 })
 
 describe.each(['tcp', 'websocket'] as const)('a session over %s', (over) => {
-  test('gets everything in order, and once at QoS 2, while messages come in and its connections break', async () => {
-    const hub = await startHubProcess()
-    const got: Record<string, string[]> = { '1': [], '2': [] }
-    const known = new Set<number>()
-    let total = 0
-    const take = (packet: Published) => {
-      total++
-      const text = String(packet.payload)
-      if (packet.qos === 1) got['1']?.push(text)
-      // An identifier of a message that was received and not released stands for that message. [MQTT-4.3.3-2]
-      if (packet.qos === 2 && !known.has(packet.messageId as number)) {
-        known.add(packet.messageId as number)
-        got['2']?.push(text)
+  hubTest(
+    'gets everything in order, and once at QoS 2, while messages come in and its connections break',
+    async ({ hub }) => {
+      const got: Record<string, string[]> = { '1': [], '2': [] }
+      const known = new Set<number>()
+      let total = 0
+      const take = (packet: Published) => {
+        total++
+        const text = String(packet.payload)
+        if (packet.qos === 1) got['1']?.push(text)
+        // An identifier of a message that was received and not released stands for that message. [MQTT-4.3.3-2]
+        if (packet.qos === 2 && !known.has(packet.messageId as number)) {
+          known.add(packet.messageId as number)
+          got['2']?.push(text)
+        }
       }
-    }
-    const come = async () => {
-      const client = await open(hub, 'session', { clean: false, over, answers: true, onPublish: take })
-      client.socket.on('data', () => {
-        for (const { messageId } of client.all('pubrel')) known.delete(messageId as number)
+      const come = async () => {
+        const client = await open(hub, `session-${over}`, { clean: false, over, answers: true, onPublish: take })
+        client.socket.on('data', () => {
+          for (const { messageId } of client.all('pubrel')) known.delete(messageId as number)
+        })
+        return client
+      }
+      const first = await come()
+      await first.subscribe([over, 2])
+      await first.end()
+      const sender = await open(hub, 'sender', { answers: true })
+      let n = 0
+      let acknowledged = 0
+      const publish = (count: number) => {
+        const messages = Array.from({ length: count }, () => {
+          n++
+          return message(over, `${n}`, n % 2 === 0 ? 2 : 1, { messageId: (n % 65_535) + 1 })
+        })
+        sender.send(...messages)
+      }
+      sender.socket.on('data', () => {
+        acknowledged = sender.all('puback').length + sender.all('pubcomp').length
       })
-      return client
-    }
-    const first = await come()
-    await first.subscribe(['x', 2])
-    await first.end()
-    const sender = await open(hub, 'sender', { answers: true })
-    let n = 0
-    let acknowledged = 0
-    const publish = (count: number) => {
-      const messages = Array.from({ length: count }, () => {
-        n++
-        return message('x', `${n}`, n % 2 === 0 ? 2 : 1, { messageId: (n % 65_535) + 1 })
-      })
-      sender.send(...messages)
-    }
-    sender.socket.on('data', () => {
-      acknowledged = sender.all('puback').length + sender.all('pubcomp').length
-    })
-    // Some wait when it comes, and more follow all the time.
-    publish(800)
-    await waitFor(() => acknowledged === n)
-    for (let round = 0; round < 8; round++) {
-      const before = total
-      const client = await come()
-      publish(40)
-      await waitFor(() => total >= before + 40)
-      publish(20)
-      await client.end()
-    }
-    const last = await come()
-    publish(100)
-    await waitFor(async () => acknowledged === n && (await readFigures(hub)).hub_mqtt_queued === 0)
-    expect(last.socket.destroyed).toBe(false)
-    expect(hub.output()).not.toContain('no such packet')
-    const odd = Array.from({ length: n / 2 }, (_, i) => `${2 * i + 1}`)
-    expect(got['2']).toEqual(odd.map((text) => `${Number(text) + 1}`))
-    // At QoS 1 some come again, but the first time of each is in the order of its publisher. [MQTT-4.6.0-6]
-    expect([...new Set(got['1'])]).toEqual(odd)
-  })
+      // Some wait when it comes, and more follow all the time.
+      publish(400)
+      await waitFor(() => acknowledged === n)
+      for (let round = 0; round < 8; round++) {
+        const before = total
+        const client = await come()
+        publish(40)
+        await waitFor(() => total >= before + 40)
+        publish(20)
+        await client.end()
+      }
+      const last = await come()
+      publish(100)
+      await waitFor(async () => acknowledged === n && (await readFigures(hub)).hub_mqtt_queued === 0)
+      expect(last.socket.destroyed).toBe(false)
+      expect(hub.output()).not.toContain('no such packet')
+      const odd = Array.from({ length: n / 2 }, (_, i) => `${2 * i + 1}`)
+      expect(got['2']).toEqual(odd.map((text) => `${Number(text) + 1}`))
+      // At QoS 1 some come again, but the first time of each is in the order of its publisher. [MQTT-4.6.0-6]
+      expect([...new Set(got['1'])]).toEqual(odd)
+    },
+  )
 })
 
 test('a queue that overflows takes nobody off the line, and costs only who does not read or answer', async () => {
