@@ -4,7 +4,10 @@ import { createServer } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
+import { Failure } from '../../simulator/failure.ts'
+import { parseOptions } from '../../simulator/options.ts'
 import type { Summary } from '../../simulator/report.ts'
+import { simulate } from '../../simulator/simulation.ts'
 import { freePort, startStandInHub, until } from './stand-in-hub.ts'
 
 const command = fileURLToPath(new URL('../../simulator/main.js', import.meta.url))
@@ -16,6 +19,17 @@ function start(...args: string[]): ChildProcessWithoutNullStreams {
 async function finish(child: ChildProcessWithoutNullStreams) {
   const [stdout, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
   return { code, stdout, stderr }
+}
+
+/** Why it does not begin. */
+async function failureOf(...args: string[]): Promise<Failure> {
+  const failure: unknown = await simulate(parseOptions(args), {
+    interrupted: new AbortController().signal,
+    progress: () => {},
+    progressEveryMillis: 1000,
+  }).catch((error: unknown) => error)
+  expect(failure).toBeInstanceOf(Failure)
+  return failure as Failure
 }
 
 it('a run ends with exit code 0 and one summary on stdout', async () => {
@@ -104,7 +118,7 @@ it('a second Ctrl-C does not wait, exit code 130', async () => {
   expect([code, stdout]).toEqual([130, ''])
 })
 
-it('a broker that cannot be reached is one line on stderr and exit code 1', async () => {
+it.concurrent('a broker that cannot be reached is one line on stderr and exit code 1', async () => {
   const port = await freePort()
   const { code, stdout, stderr } = await finish(
     start('--broker', `mqtt://user:s3cret@127.0.0.1:${port}`, '--count', '1'),
@@ -115,26 +129,28 @@ it('a broker that cannot be reached is one line on stderr and exit code 1', asyn
   )
 })
 
-it('a server that is no broker does not keep it for ever', async () => {
+it.concurrent('a server that is no broker does not keep it for ever', async () => {
   const silent = createServer((socket) => socket.on('error', () => {})).listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const { port } = silent.address() as { port: number }
-  const { code, stderr } = await finish(start('--broker', `mqtt://127.0.0.1:${port}`, '--devices', '2', '--count', '1'))
+  const failure = await failureOf('--broker', `mqtt://127.0.0.1:${port}`, '--devices', '2', '--count', '1')
   silent.close()
-  expect(code).toBe(1)
-  expect(stderr).toContain('(no answer): check --broker')
+  expect(failure).toMatchObject({ exitCode: 1, message: expect.stringContaining('(no answer): check --broker') })
+})
+
+it('an option that there is not is one line on stderr and exit code 2', async () => {
+  const { code, stdout, stderr } = await finish(start('--devcies', '3'))
+  expect([code, stdout]).toEqual([2, ''])
+  expect(stderr).toBe('telemetry-sim: there is no option --devcies: see telemetry-sim --help\n')
 })
 
 it.each([
-  [['--devcies', '3'], /^telemetry-sim: there is no option --devcies: see telemetry-sim --help\n$/],
-  [['--replay', '/nowhere/at-all.csv'], /^telemetry-sim: --replay cannot read .*no such file.*\n$/],
-  [['--payload-template', '{{x}}'], /^telemetry-sim: --payload-template: there is no \{\{x\}\};.*\n$/],
-  [['--start', 'soon'], /^telemetry-sim: --start: "soon" is no time:.*\n$/],
-  [['--ca', '/nowhere/ca.pem'], /^telemetry-sim: --ca cannot be read: .*\n$/],
-])('%j is one line on stderr and exit code 2', async (args, line) => {
-  const { code, stdout, stderr } = await finish(start(...args))
-  expect([code, stdout]).toEqual([2, ''])
-  expect(stderr).toMatch(line)
+  [['--replay', '/nowhere/at-all.csv'], /^--replay cannot read .*no such file.*$/],
+  [['--payload-template', '{{x}}'], /^--payload-template: there is no \{\{x\}\};.*$/],
+  [['--start', 'soon'], /^--start: "soon" is no time:.*$/],
+  [['--ca', '/nowhere/ca.pem'], /^--ca cannot be read: .*$/],
+])('%j is one line and exit code 2', async (args, line) => {
+  expect(await failureOf(...args)).toMatchObject({ exitCode: 2, message: expect.stringMatching(line) })
 })
 
 it('--help and --version print and do nothing else', async () => {
