@@ -5,8 +5,8 @@ import { type HubProcess, readWholeHistory } from '../hub-process.ts'
  * A device and a reader that do what they should, beside those that do not: one message and one request after the
  * other, and how long the slowest of each took.
  */
-export async function startHealthy(hub: HubProcess) {
-  const client = await connectAsync(hub.mqtt, { clientId: 'healthy', reconnectPeriod: 0 })
+export async function startHealthy(hub: HubProcess, device = 'healthy') {
+  const client = await connectAsync(hub.mqtt, { clientId: device, reconnectPeriod: 0 })
   const worst = { mqtt: 0, http: 0 }
   let running = true
   let acknowledged = 0
@@ -21,13 +21,13 @@ export async function startHealthy(hub: HubProcess) {
   async function push(): Promise<void> {
     while (running) {
       const body = JSON.stringify({ ts: 1_700_000_000_000 + acknowledged, n: acknowledged })
-      await timed('mqtt', () => client.publishAsync('devices/healthy/telemetry', body, { qos: 1 }))
+      await timed('mqtt', () => client.publishAsync(`devices/${device}/telemetry`, body, { qos: 1 }))
       acknowledged++
     }
   }
 
   async function pull(): Promise<void> {
-    while (running) await timed('http', () => hub.get('/v1/devices?devices=healthy'))
+    while (running) await timed('http', () => hub.get(`/v1/devices?devices=${device}`))
   }
 
   const work = Promise.all([push(), pull()])
@@ -38,7 +38,7 @@ export async function startHealthy(hub: HubProcess) {
     async stop() {
       running = false
       await work
-      const stored = await readWholeHistory(hub, 'healthy')
+      const stored = await readWholeHistory(hub, device)
       await client.endAsync(true)
       return { worst, acknowledged, stored: stored.length }
     },
