@@ -4,8 +4,16 @@ import { connectAsync } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { expect, onTestFinished, test } from 'vitest'
 import WebSocket from 'ws'
-import { commandWith, startProtectedHub } from '../access/protected-hub.ts'
-import { type HubProcess, rawClient, readFigures, readWholeHistory, startHubProcess, waitFor } from '../hub-process.ts'
+import { startProtectedHub } from '../access/protected-hub.ts'
+import {
+  type HubProcess,
+  hubTestWith,
+  rawClient,
+  readFigures,
+  readWholeHistory,
+  startHubProcess,
+  waitFor,
+} from '../hub-process.ts'
 
 const publish = (topic: string, payload: string, messageId: number, qos: 0 | 1 | 2 = 1) =>
   generate({ cmd: 'publish', topic, payload, qos, messageId, dup: false, retain: false })
@@ -22,6 +30,13 @@ const hello = (clientId: string, password = '') =>
 const ping = generate({ cmd: 'pingreq' })
 
 const startWith = (...args: string[]) => startHubProcess({ args })
+
+/** Limits that do not get in each other's way. */
+const limitedTest = hubTestWith(
+  ...['--connect-timeout', '2s', '--max-control-size', '1KiB', '--max-packet-size', '8KiB', '--max-control-rate', '20'],
+  ...['--max-topic-levels', '4', '--max-topic-length', '64B', '--max-open-exchanges', '1100', '--session-expiry', '1s'],
+)
+const roomyTest = hubTestWith('--max-subscriptions-per-client', '2500')
 
 /** A socket that has said nothing. Addresses of 127.0.0.0/8 are different peers of the same machine. */
 function openSocket(hub: HubProcess, localAddress = '127.0.0.1'): Socket {
@@ -49,23 +64,25 @@ function answersOf(socket: Socket): Packet[] {
   return answers
 }
 
-test('who says nothing, half a CONNECT, or something that is no MQTT is closed, over TCP and WebSocket', async () => {
-  const hub = await startWith('--connect-timeout', '300ms')
-  const silent = openSocket(hub)
-  const half = openSocket(hub)
-  half.write(hello('half').subarray(0, 9))
-  const overHttp = openWebSocket(hub)
-  const stranger = openSocket(hub)
-  stranger.write('GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
-  for (const socket of [silent, half, stranger]) socket.resume()
-  await Promise.all([...[silent, half, stranger].map((socket) => once(socket, 'close')), once(overHttp, 'close')])
-  expect(await reached(hub, 'connectTimeout')).toBe(3)
-  expect(hub.output()).toMatch(/the first packet is not CONNECT/)
-  await waitFor(async () => (await readFigures(hub)).hub_mqtt_sockets === 0)
-})
+limitedTest(
+  'who says nothing, half a CONNECT, or something that is no MQTT is closed, over TCP and WebSocket',
+  async ({ hub }) => {
+    const before = await reached(hub, 'connectTimeout')
+    const silent = openSocket(hub)
+    const half = openSocket(hub)
+    half.write(hello('half').subarray(0, 9))
+    const overHttp = openWebSocket(hub)
+    const stranger = openSocket(hub)
+    stranger.write('GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
+    for (const socket of [silent, half, stranger]) socket.resume()
+    await Promise.all([...[silent, half, stranger].map((socket) => once(socket, 'close')), once(overHttp, 'close')])
+    expect(await reached(hub, 'connectTimeout')).toBe(before + 3)
+    expect(hub.output()).toMatch(/the first packet is not CONNECT/)
+    await waitFor(async () => (await readFigures(hub)).hub_mqtt_sockets === 0)
+  },
+)
 
-test('a stranger may declare less than a client that is known', async () => {
-  const hub = await startWith('--max-control-size', '1KiB', '--max-packet-size', '8KiB')
+limitedTest('a stranger may declare less than a client that is known', async ({ hub }) => {
   const large = openSocket(hub)
   large.resume()
   large.write(hello('large', 'x'.repeat(2000)).subarray(0, 10))
@@ -118,8 +135,7 @@ test('connections that come too fast wait for their turn, and one busy address d
   expect(await reached(hub, 'connectRate')).toBeGreaterThan(0)
 })
 
-test('a reconnect storm of a thousand devices passes without waiting', async () => {
-  const hub = await startHubProcess()
+roomyTest('a reconnect storm of a thousand devices passes without waiting', async ({ hub }) => {
   const sockets = Array.from({ length: 1000 }, () => openSocket(hub))
   await Promise.all(
     sockets.map((socket, i) => {
@@ -165,7 +181,7 @@ for (const { flag, limit, rate } of [
 test('who is not let in within --connect-timeout is disconnected, also while the password is looked at', async () => {
   const hub = await startProtectedHub({ args: ['--connect-timeout', '20ms'] })
   // To look at a chosen password takes several times as long.
-  commandWith('a password of my own', hub.folder, 'device', 'create', 'pump', '--password-stdin')
+  await hub.create({ kind: 'device', name: 'pump', password: 'a password of my own' })
   const socket = openSocket(hub)
   const answers = answersOf(socket)
   socket.write(
@@ -177,51 +193,52 @@ test('who is not let in within --connect-timeout is disconnected, also while the
   expect(figures).toMatch(/hub_limit_reached_total\{limit="connectTimeout"\} [1-9]/)
 })
 
-test('a flood of packets that ask for work is slowed down, and one that outruns all answers is cut off', async () => {
-  const hub = await startWith('--max-control-rate', '20')
-  const eager = await rawClient(hub, 'eager')
-  const answers = answersOf(eager)
-  eager.write(Buffer.concat(Array.from({ length: 220 }, () => ping)))
-  await waitFor(() => answers.length === 220)
-  eager.write(ping)
-  await waitFor(() => answers.length === 221)
-  expect(await reached(hub, 'maxControlRate')).toBeGreaterThan(0)
-  for (const packet of [
-    ping,
-    generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a', qos: 0 }] }),
-    generate({ cmd: 'puback', messageId: 1 }),
-    generate({ cmd: 'pubrel', messageId: 1 }),
-  ]) {
-    const flood = await rawClient(hub, 'flood')
-    flood.resume()
-    flood.write(Buffer.concat(Array.from({ length: 2000 }, () => packet)))
-    await once(flood, 'close')
-  }
-  expect(hub.output()).toMatch(/far more than 20 packets a second/)
-})
+limitedTest(
+  'a flood of packets that ask for work is slowed down, and one that outruns all answers is cut off',
+  async ({ hub }) => {
+    const eager = await rawClient(hub, 'eager')
+    const answers = answersOf(eager)
+    eager.write(Buffer.concat(Array.from({ length: 220 }, () => ping)))
+    await waitFor(() => answers.length === 220)
+    eager.write(ping)
+    await waitFor(() => answers.length === 221)
+    expect(await reached(hub, 'maxControlRate')).toBeGreaterThan(0)
+    for (const packet of [
+      ping,
+      generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a', qos: 0 }] }),
+      generate({ cmd: 'puback', messageId: 1 }),
+      generate({ cmd: 'pubrel', messageId: 1 }),
+    ]) {
+      const flood = await rawClient(hub, 'flood')
+      flood.resume()
+      flood.write(Buffer.concat(Array.from({ length: 2000 }, () => packet)))
+      await once(flood, 'close')
+    }
+    expect(hub.output()).toMatch(/far more than 20 packets a second/)
+  },
+)
 
-test('topics that are too long or too deep end a publisher, and refuse a subscription', async () => {
-  const hub = await startWith('--max-topic-levels', '4', '--max-topic-length', '64B')
+limitedTest('topics that are too long or too deep end a publisher, and refuse a subscription', async ({ hub }) => {
   for (const [limit, topic] of [
     ['maxTopicLevels', 'a/b/c/d/e'],
     ['maxTopicLength', 'ü'.repeat(40)],
   ] as const) {
+    const before = await reached(hub, limit)
     const publisher = await rawClient(hub, 'publisher')
     publisher.resume()
     publisher.write(publish(topic, 'x', 1))
     await once(publisher, 'close')
-    expect(await reached(hub, limit)).toBe(1)
+    expect(await reached(hub, limit)).toBe(before + 1)
     const subscriber = await connectAsync(hub.mqtt)
     onTestFinished(() => subscriber.endAsync(true).then(() => {}))
     await expect(subscriber.subscribeAsync(topic)).rejects.toThrow()
-    expect(await reached(hub, limit)).toBe(2)
+    expect(await reached(hub, limit)).toBe(before + 2)
   }
 })
 
-test.for([true, false])(
-  'a client has so many subscriptions and no more, all clients together too (clean: %s)',
-  async (clean) => {
-    const hub = await startWith('--max-subscriptions', '150', '--max-subscriptions-per-client', '100')
+test('a client has so many subscriptions and no more, all clients together too, whether they are remembered or not', async () => {
+  const hub = await startWith('--max-subscriptions', '150', '--max-subscriptions-per-client', '100')
+  for (const clean of [true, false]) {
     const subscribe = async (clientId: string, from: number): Promise<{ socket: Socket; granted: number }> => {
       const socket = await rawClient(hub, clientId, { clean })
       const answers = answersOf(socket)
@@ -230,12 +247,17 @@ test.for([true, false])(
       await waitFor(() => answers.length > 0)
       return { socket, granted: (answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1).length }
     }
+    const before = {
+      ofOne: await reached(hub, 'maxSubscriptionsPerClient'),
+      ofAll: await reached(hub, 'maxSubscriptions'),
+    }
     const one = await subscribe('one', 0)
     expect(one.granted).toBe(100)
-    expect((await subscribe('two', 1000)).granted).toBe(50)
+    const two = await subscribe('two', 1000)
+    expect(two.granted).toBe(50)
     expect((await readFigures(hub)).hub_mqtt_subscriptions).toBe(150)
-    expect(await reached(hub, 'maxSubscriptionsPerClient')).toBe(20)
-    expect(await reached(hub, 'maxSubscriptions')).toBe(70)
+    expect(await reached(hub, 'maxSubscriptionsPerClient')).toBe(before.ofOne + 20)
+    expect(await reached(hub, 'maxSubscriptions')).toBe(before.ofAll + 70)
     const answers = answersOf(one.socket)
     one.socket.write(generate({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ['t/1', 't/2', 'never'] }))
     await waitFor(() => answers.length === 1)
@@ -246,53 +268,60 @@ test.for([true, false])(
     await waitFor(async () => (await readFigures(hub)).hub_mqtt_connections === 1)
     // Who is remembered is counted while he is away, and has no more than before when he comes back.
     expect((await readFigures(hub)).hub_mqtt_subscriptions).toBe(clean ? 50 : 149)
-    expect((await subscribe('one', 0)).granted).toBe(clean ? 100 : 99)
+    const again = await subscribe('one', 0)
+    expect(again.granted).toBe(clean ? 100 : 99)
     expect((await readFigures(hub)).hub_mqtt_subscriptions).toBe(150)
+    for (const { socket } of [two, again]) socket.destroy()
+    await waitFor(async () => (await readFigures(hub)).hub_mqtt_connections === 0)
+  }
+})
+
+roomyTest(
+  'a SUBSCRIBE with as many filters as a packet can hold keeps others waiting for less than a second',
+  async ({ hub }) => {
+    const socket = await rawClient(hub, 'greedy', { clean: false })
+    const subscribe = (count: number) => {
+      const subscriptions = Array.from({ length: count }, (_, i) => ({ topic: `${i}`, qos: 1 as const }))
+      return generate({ cmd: 'subscribe', messageId: 1, subscriptions })
+    }
+    const answers = answersOf(socket)
+    const healthy = await connectAsync(hub.mqtt)
+    onTestFinished(() => healthy.endAsync(true).then(() => {}))
+    let worst = 0
+    const packet = subscribe(4_400)
+    expect(packet.length).toBeGreaterThan(28 * 1024)
+    socket.write(packet)
+    await waitFor(async () => {
+      const begun = performance.now()
+      await healthy.publishAsync('devices/d/telemetry', '{"n":1}', { qos: 1 })
+      worst = Math.max(worst, performance.now() - begun)
+      return answers.length > 0
+    })
+    expect(worst).toBeLessThan(1000)
+    expect((answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1)).toHaveLength(2_500)
+    // A flood of small ones, each of which asks about a session with all of these. A new connection may send them at once.
+    const again = await rawClient(hub, 'greedy', { clean: false })
+    const answersAgain = answersOf(again)
+    const one = generate({ cmd: 'subscribe', messageId: 2, subscriptions: [{ topic: '1', qos: 1 }] })
+    again.write(Buffer.concat(Array.from({ length: 1000 }, () => one)))
+    worst = 0
+    await waitFor(async () => {
+      const begun = performance.now()
+      await healthy.publishAsync('devices/d/telemetry', '{"n":1}', { qos: 1 })
+      worst = Math.max(worst, performance.now() - begun)
+      return answersAgain.length === 1000
+    })
+    expect(worst).toBeLessThan(1000)
+    // A larger one is not looked at.
+    again.write(subscribe(10_000))
+    await new Promise((resolve) => again.once('close', resolve))
+    expect(await reached(hub, 'maxControlSize')).toBe(1)
   },
 )
 
-test('a SUBSCRIBE with as many filters as a packet can hold keeps others waiting for less than a second', async () => {
-  const hub = await startHubProcess({ args: ['--max-subscriptions-per-client', '2500'] })
-  const socket = await rawClient(hub, 'greedy', { clean: false })
-  const subscribe = (count: number) => {
-    const subscriptions = Array.from({ length: count }, (_, i) => ({ topic: `${i}`, qos: 1 as const }))
-    return generate({ cmd: 'subscribe', messageId: 1, subscriptions })
-  }
-  const answers = answersOf(socket)
-  const healthy = await connectAsync(hub.mqtt)
-  onTestFinished(() => healthy.endAsync(true).then(() => {}))
-  let worst = 0
-  const packet = subscribe(4_400)
-  expect(packet.length).toBeGreaterThan(28 * 1024)
-  socket.write(packet)
-  await waitFor(async () => {
-    const begun = performance.now()
-    await healthy.publishAsync('devices/d/telemetry', '{"n":1}', { qos: 1 })
-    worst = Math.max(worst, performance.now() - begun)
-    return answers.length > 0
-  })
-  expect(worst).toBeLessThan(1000)
-  expect((answers[0] as { granted: number[] }).granted.filter((qos) => qos === 1)).toHaveLength(2_500)
-  // A flood of small ones, each of which asks about a session with all of these.
-  const one = generate({ cmd: 'subscribe', messageId: 2, subscriptions: [{ topic: '1', qos: 1 }] })
-  socket.write(Buffer.concat(Array.from({ length: 3000 }, () => one)))
-  worst = 0
-  await waitFor(async () => {
-    const begun = performance.now()
-    await healthy.publishAsync('devices/d/telemetry', '{"n":1}', { qos: 1 })
-    worst = Math.max(worst, performance.now() - begun)
-    return answers.length > 1100
-  })
-  expect(worst).toBeLessThan(1000)
-  // A larger one is not looked at.
-  socket.write(subscribe(10_000))
-  await new Promise((resolve) => socket.once('close', resolve))
-  expect(await reached(hub, 'maxControlSize')).toBe(1)
-})
-
-test('a client that never sends PUBREL shows in the figures', async () => {
-  const hub = await startWith('--max-open-exchanges', '1100')
-  for (const [i, topic] of ['devices/d/telemetry', 'chat'].entries()) {
+limitedTest('a client that never sends PUBREL shows in the figures', async ({ hub }) => {
+  for (const topic of ['devices/d/telemetry', 'chat']) {
+    const before = await reached(hub, 'maxOpenExchanges')
     const socket = await rawClient(hub, 'forgetful')
     const answers = answersOf(socket)
     const exchanges = (from: number, to: number) =>
@@ -302,15 +331,14 @@ test('a client that never sends PUBREL shows in the figures', async () => {
     expect((await readFigures(hub)).hub_mqtt_incoming_qos2).toBe(1100)
     socket.write(exchanges(1101, 1102))
     await once(socket, 'close')
-    expect(await reached(hub, 'maxOpenExchanges')).toBe(i + 1)
+    expect(await reached(hub, 'maxOpenExchanges')).toBe(before + 1)
     await waitFor(async () => (await readFigures(hub)).hub_mqtt_incoming_qos2 === 0)
   }
 })
 
-test('clients that take over from each other and vanish leave nothing behind', async () => {
-  const hub = await startWith('--session-expiry', '1s')
+limitedTest('clients that take over from each other and vanish leave nothing behind', async ({ hub }) => {
   const subscribe = generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a/#', qos: 1 }] })
-  for (let round = 0; round < 150; round++) {
+  for (let round = 0; round < 60; round++) {
     const clean = round % 3 === 0
     const connectPacket = generate({
       cmd: 'connect',
