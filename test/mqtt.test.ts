@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { connect as connectMqtt, type IClientOptions, type MqttClient } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished } from 'vitest'
 import WebSocket from 'ws'
-import { type HubProcess, rawClient, readWholeHistory, startHubProcess, waitFor } from './hub-process.ts'
+import { type HubProcess, hubTest, rawClient, readFigures, readWholeHistory, waitFor } from './hub-process.ts'
 
 interface Message {
   topic: string
@@ -28,48 +28,49 @@ async function open(hub: HubProcess, options: IClientOptions = {}, url = hub.mqt
 }
 
 describe('telemetry over MQTT', () => {
-  test('comes in on native, scalar and ThingsBoard topics, at every QoS, over TCP and WebSocket', async () => {
-    const hub = await startHubProcess()
-    const urls = [hub.mqtt, `ws://127.0.0.1:${hub.httpPort}/mqtt`]
-    for (const [i, url] of urls.entries()) {
-      const { client } = await open(hub, { clientId: `plain${i}`, username: `tb${i}` }, url)
-      for (const qos of [0, 1, 2] as const) {
-        await client.publishAsync(`devices/n${i}/telemetry`, JSON.stringify({ qos }), { qos })
+  hubTest(
+    'comes in on native, scalar and ThingsBoard topics, at every QoS, over TCP and WebSocket',
+    async ({ hub }) => {
+      const urls = [hub.mqtt, `ws://127.0.0.1:${hub.httpPort}/mqtt`]
+      for (const [i, url] of urls.entries()) {
+        const { client } = await open(hub, { clientId: `plain${i}`, username: `tb${i}` }, url)
+        for (const qos of [0, 1, 2] as const) {
+          await client.publishAsync(`devices/n${i}/telemetry`, JSON.stringify({ qos }), { qos })
+        }
+        await client.publishAsync(`devices/n${i}/telemetry/door`, 'open', { qos: 1 })
+        await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
+        await client.publishAsync('v1/gateway/telemetry', `{"g${i}":[{"ts":1732377600000,"values":{"t":2}}]}`, {
+          qos: 1,
+        })
+        const native = await waitFor(async () => {
+          const rows = await readWholeHistory(hub, `n${i}`)
+          return rows.length === 4 && rows
+        })
+        expect(native.map(({ values }) => values)).toEqual([{ qos: 0 }, { qos: 1 }, { qos: 2 }, { door: 'open' }])
+        expect((await readWholeHistory(hub, `tb${i}`)).map(({ values }) => values)).toEqual([{ t: 1 }])
+        expect(await readWholeHistory(hub, `g${i}`)).toEqual([{ ts: 1732377600000, values: { t: 2 } }])
       }
-      await client.publishAsync(`devices/n${i}/telemetry/door`, 'open', { qos: 1 })
-      await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
-      await client.publishAsync('v1/gateway/telemetry', `{"g${i}":[{"ts":1732377600000,"values":{"t":2}}]}`, { qos: 1 })
-      const native = await waitFor(async () => {
-        const rows = await readWholeHistory(hub, `n${i}`)
-        return rows.length === 4 && rows
-      })
-      expect(native.map(({ values }) => values)).toEqual([{ qos: 0 }, { qos: 1 }, { qos: 2 }, { door: 'open' }])
-      expect((await readWholeHistory(hub, `tb${i}`)).map(({ values }) => values)).toEqual([{ t: 1 }])
-      expect(await readWholeHistory(hub, `g${i}`)).toEqual([{ ts: 1732377600000, values: { t: 2 } }])
-    }
-  })
+    },
+  )
 
-  test('without a user name, the ThingsBoard device is the client id, with MQTT 3.1 too', async () => {
-    const hub = await startHubProcess()
+  hubTest('without a user name, the ThingsBoard device is the client id, with MQTT 3.1 too', async ({ hub }) => {
     const { client } = await open(hub, { clientId: 'thing-7', protocolId: 'MQIsdp', protocolVersion: 3 })
     await client.publishAsync('v1/devices/me/telemetry', '{"t":1}', { qos: 1 })
     expect(await readWholeHistory(hub, 'thing-7')).toHaveLength(1)
   })
 
-  test('a message is in every answer as soon as it is acknowledged', async () => {
-    const hub = await startHubProcess()
+  hubTest('a message is in every answer as soon as it is acknowledged', async ({ hub }) => {
     const { client } = await open(hub)
     for (let n = 1; n <= 20; n++) {
-      await client.publishAsync('devices/d/telemetry', JSON.stringify({ ts: 1_700_000_000_000 + n, n }), {
+      await client.publishAsync('devices/answers/telemetry', JSON.stringify({ ts: 1_700_000_000_000 + n, n }), {
         qos: n % 2 === 0 ? 1 : 2,
       })
-      expect(await readWholeHistory(hub, 'd')).toHaveLength(n)
-      expect(await hub.get('/v1/devices/d/telemetry/latest')).toMatchObject({ values: { n: { value: n } } })
+      expect(await readWholeHistory(hub, 'answers')).toHaveLength(n)
+      expect(await hub.get('/v1/devices/answers/telemetry/latest')).toMatchObject({ values: { n: { value: n } } })
     }
   })
 
-  test('acknowledgements of a connection come in the order of its messages, telemetry or not', async () => {
-    const hub = await startHubProcess()
+  hubTest('acknowledgements of a connection come in the order of its messages, telemetry or not', async ({ hub }) => {
     const socket = await rawClient(hub, 'raw-order')
     const ids: number[] = []
     socket.on('data', (data: Buffer) => {
@@ -92,8 +93,7 @@ describe('telemetry over MQTT', () => {
     expect(ids).toEqual(Array.from({ length: 300 }, (_, i) => i + 1))
   })
 
-  test('a QoS 2 message that is sent again before PUBREL is stored once', async () => {
-    const hub = await startHubProcess()
+  hubTest('a QoS 2 message that is sent again before PUBREL is stored once', async ({ hub }) => {
     const socket = await rawClient(hub, 'raw-twice', { clean: false })
     const publish = (dup: boolean, n = 1) =>
       generate({
@@ -126,8 +126,7 @@ describe('telemetry over MQTT', () => {
 })
 
 describe('the broker', () => {
-  test('gives subscribers live and retained messages, at the lower of both QoS', async () => {
-    const hub = await startHubProcess()
+  hubTest('gives subscribers live and retained messages, at the lower of both QoS', async ({ hub }) => {
     const sender = await open(hub)
     for (const qos of [0, 1, 2] as const)
       await sender.client.publishAsync(`r/${qos}`, `retained ${qos}`, { qos, retain: true })
@@ -153,8 +152,7 @@ describe('the broker', () => {
     }
   })
 
-  test('keeps messages for a persistent session that is away, in their order', async () => {
-    const hub = await startHubProcess()
+  hubTest('keeps messages for a persistent session that is away, in their order', async ({ hub }) => {
     const session = { clientId: 'sleeper', clean: false }
     const first = await open(hub, session)
     await first.client.subscribeAsync('q/+', { qos: 1 })
@@ -166,65 +164,69 @@ describe('the broker', () => {
     expect(second.messages.map(({ text }) => Number(text))).toEqual(Array.from({ length: 200 }, (_, n) => n))
   })
 
-  test('forwards telemetry only after it is stored, with payload and topic as they came', async () => {
-    const hub = await startHubProcess()
+  hubTest('forwards telemetry only after it is stored, with payload and topic as they came', async ({ hub }) => {
     const listener = await open(hub)
     await listener.client.subscribeAsync('devices/#', { qos: 1 })
     const { client } = await open(hub)
-    await client.publishAsync('devices/d/telemetry', '{"a":1}', { qos: 1 })
-    await waitFor(() => listener.messages.some(({ topic }) => topic === 'devices/d/telemetry'))
-    expect(listener.messages.find(({ topic }) => topic === 'devices/d/telemetry')?.text).toBe('{"a":1}')
-    expect(await readWholeHistory(hub, 'd')).toHaveLength(1)
+    await client.publishAsync('devices/forwarded/telemetry', '{"a":1}', { qos: 1 })
+    await waitFor(() => listener.messages.some(({ topic }) => topic === 'devices/forwarded/telemetry'))
+    expect(listener.messages.find(({ topic }) => topic === 'devices/forwarded/telemetry')?.text).toBe('{"a":1}')
+    expect(await readWholeHistory(hub, 'forwarded')).toHaveLength(1)
   })
 
-  test('tells presence, retained: online with the first telemetry, offline when the last connection ends', async () => {
-    const hub = await startHubProcess()
-    const listener = await open(hub)
-    await listener.client.subscribeAsync('devices/+/status', { qos: 1 })
-    const [one, two] = [await open(hub), await open(hub)]
-    await one.client.publishAsync('devices/p/telemetry', '{"a":1}', { qos: 1 })
-    await two.client.publishAsync('devices/p/telemetry', '{"a":2}', { qos: 1 })
-    await waitFor(() => listener.messages.length === 1)
-    expect(JSON.parse(listener.messages[0]?.text as string)).toMatchObject({
-      state: 'online',
-      since: expect.any(Number),
-    })
-    expect(await hub.get('/v1/devices/p')).toMatchObject({ device: 'p', online: true })
-    await one.client.endAsync()
-    expect(await hub.get('/v1/devices/p')).toMatchObject({ online: true })
-    // What the hub says of a device nobody else says, nor unsays.
-    for (const qos of [0, 1, 2] as const) {
-      await two.client.publishAsync('devices/p/status', '{"state":"on fire"}', { qos, retain: true })
-      await two.client.publishAsync('devices/p/status', '', { qos, retain: true })
-    }
-    await waitFor(async () => (await hub.get<{ entries: unknown[] }>('/v1/quarantine')).entries.length === 6)
-    const early = await open(hub)
-    await early.client.subscribeAsync('devices/p/status')
-    await waitFor(() => early.messages.length === 1)
-    expect(JSON.parse(early.messages[0]?.text as string)).toMatchObject({ state: 'online' })
-    await two.client.endAsync(true)
-    await waitFor(() => listener.messages.length === 2)
-    expect(JSON.parse(listener.messages[1]?.text as string)).toMatchObject({ state: 'offline' })
-    expect(await hub.get('/v1/devices/p')).toMatchObject({ online: false })
-    const late = await open(hub)
-    await late.client.subscribeAsync('devices/p/status')
-    await waitFor(() => late.messages.length === 1)
-    expect(late.messages[0]).toMatchObject({ retain: true })
-    expect(JSON.parse(late.messages[0]?.text as string)).toMatchObject({ state: 'offline' })
-  })
+  hubTest(
+    'tells presence, retained: online with the first telemetry, offline when the last connection ends',
+    async ({ hub }) => {
+      const listener = await open(hub)
+      await listener.client.subscribeAsync('devices/+/status', { qos: 1 })
+      const told = () => listener.messages.filter(({ topic }) => topic === 'devices/p/status')
+      const [one, two] = [await open(hub), await open(hub)]
+      await one.client.publishAsync('devices/p/telemetry', '{"a":1}', { qos: 1 })
+      await two.client.publishAsync('devices/p/telemetry', '{"a":2}', { qos: 1 })
+      await waitFor(() => told().length === 1)
+      expect(JSON.parse(told()[0]?.text as string)).toMatchObject({
+        state: 'online',
+        since: expect.any(Number),
+      })
+      expect(await hub.get('/v1/devices/p')).toMatchObject({ device: 'p', online: true })
+      await one.client.endAsync()
+      expect(await hub.get('/v1/devices/p')).toMatchObject({ online: true })
+      // What the hub says of a device nobody else says, nor unsays.
+      for (const qos of [0, 1, 2] as const) {
+        await two.client.publishAsync('devices/p/status', '{"state":"on fire"}', { qos, retain: true })
+        await two.client.publishAsync('devices/p/status', '', { qos, retain: true })
+      }
+      await waitFor(async () => {
+        const { entries } = await hub.get<{ entries: { origin: string }[] }>('/v1/quarantine')
+        return entries.filter(({ origin }) => origin === 'devices/p/status').length === 6
+      })
+      const early = await open(hub)
+      await early.client.subscribeAsync('devices/p/status')
+      await waitFor(() => early.messages.length === 1)
+      expect(JSON.parse(early.messages[0]?.text as string)).toMatchObject({ state: 'online' })
+      await two.client.endAsync(true)
+      await waitFor(() => told().length === 2)
+      expect(JSON.parse(told()[1]?.text as string)).toMatchObject({ state: 'offline' })
+      expect(await hub.get('/v1/devices/p')).toMatchObject({ online: false })
+      const late = await open(hub)
+      await late.client.subscribeAsync('devices/p/status')
+      await waitFor(() => late.messages.length === 1)
+      expect(late.messages[0]).toMatchObject({ retain: true })
+      expect(JSON.parse(late.messages[0]?.text as string)).toMatchObject({ state: 'offline' })
+    },
+  )
 
-  test('a will with telemetry is stored like any other message', async () => {
-    const hub = await startHubProcess()
+  hubTest('a will with telemetry is stored like any other message', async ({ hub }) => {
     const { client } = await open(hub, {
       will: { topic: 'devices/w/telemetry', payload: Buffer.from('{"last":1}'), qos: 1, retain: false },
     })
     client.stream.destroy()
-    await waitFor(async () => (await hub.get<{ devices: unknown[] }>('/v1/devices')).devices.length === 1)
+    await waitFor(async () => (await hub.get<{ devices: unknown[] }>('/v1/devices?devices=w')).devices.length === 1)
     expect((await readWholeHistory(hub, 'w')).map(({ values }) => values)).toEqual([{ last: 1 }])
   })
 
-  test('one stalled subscriber never delays a publisher or another subscriber', async () => {
-    const hub = await startHubProcess()
+  hubTest('one stalled subscriber never delays a publisher or another subscriber', async ({ hub }) => {
+    const { hub_mqtt_dropped_total: before } = await readFigures(hub)
     const stalled = await rawClient(hub, 'stalled')
     stalled.write(generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: '#', qos: 0 }] }))
     await once(stalled, 'data')
@@ -233,18 +235,17 @@ describe('the broker', () => {
     await healthy.client.subscribeAsync('flood', { qos: 0 })
     const { client } = await open(hub)
     const payload = Buffer.alloc(100_000, 'x')
-    // Ten times what a socket and the kernel hold for one who does not read.
-    for (let n = 0; n < 400; n++) {
+    // Five times what a socket and the kernel hold for one who does not read.
+    for (let n = 0; n < 200; n++) {
       await client.publishAsync('flood', payload, { qos: 1 })
       await client.publishAsync('devices/f/telemetry', JSON.stringify({ ts: 1_700_000_000_000 + n, n }), { qos: 1 })
     }
-    await waitFor(() => healthy.messages.length === 400)
-    expect(await readWholeHistory(hub, 'f')).toHaveLength(400)
-    expect(await (await fetch(`${hub.http}/metrics`)).text()).toMatch(/hub_mqtt_dropped_total [1-9]/)
+    await waitFor(() => healthy.messages.length === 200)
+    expect(await readWholeHistory(hub, 'f')).toHaveLength(200)
+    expect((await readFigures(hub)).hub_mqtt_dropped_total).toBeGreaterThan(before as number)
   })
 
-  test('refuses what MQTT forbids, and stays there for everybody else', async () => {
-    const hub = await startHubProcess()
+  hubTest('refuses what MQTT forbids, and stays there for everybody else', async ({ hub }) => {
     const healthy = await open(hub)
     const publish = (topic: string | Buffer, messageId: number) => {
       const name = Buffer.from(topic as string)
@@ -293,8 +294,7 @@ describe('the broker', () => {
     expect(answered).toBe(false)
   })
 
-  test('refuses a subscription with a malformed filter, and a nameless persistent session', async () => {
-    const hub = await startHubProcess()
+  hubTest('refuses a subscription with a malformed filter, and a nameless persistent session', async ({ hub }) => {
     const socket = await rawClient(hub, 'filters')
     socket.write(
       generate({
