@@ -1,19 +1,22 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { WebSocket } from 'ws'
+import { countIn } from './database-file.ts'
 import { push, send } from './delivery/hub-calls.ts'
 import {
   type HubProcess,
   mainFile,
+  type OnFinished,
   readWholeFeed,
   readWholeHistory,
   run,
   startHubProcess,
   temporaryFolder,
+  testSharing,
   waitFor,
 } from './hub-process.ts'
 import { createRandom } from './random.ts'
@@ -24,9 +27,9 @@ const device = 'd'
 /** What a disk did to the file of a hub that was killed. */
 type Harm = (path: string) => void
 
-/** Readings 0, 1, 2, … in commits of their own, acknowledged one by one; then the hub is killed. */
-async function fill(count: number, batch = 1): Promise<HubProcess> {
-  const hub = await startHubProcess()
+/** Readings 0, 1, 2, … in commits of their own, acknowledged one by one. */
+async function fill(count: number, batch: number, onFinished: OnFinished = onTestFinished): Promise<HubProcess> {
+  const hub = await startHubProcess({}, onFinished)
   for (let n = 0; n < count; n += batch) {
     const readings = Array.from({ length: batch }, (_, i) => ({ ts: t0 + n + i, n: n + i, text: `reading ${n + i}` }))
     const answer = await fetch(`${hub.http}/v1/devices/${device}/telemetry`, {
@@ -40,6 +43,12 @@ async function fill(count: number, batch = 1): Promise<HubProcess> {
 
 const isRight = ({ ts, values }: { ts: number; values: Record<string, unknown> }) =>
   ts === t0 + (values.n as number) && values.text === `reading ${values.n}`
+
+const killedTest = testSharing(async (onFinished) => {
+  const hub = await fill(200, 1, onFinished)
+  await hub.kill('SIGKILL')
+  return hub
+})
 
 describe('a disk that lost or changed what was written', () => {
   const harms: [string, Harm][] = [
@@ -55,33 +64,36 @@ describe('a disk that lost or changed what was written', () => {
     ],
   ]
   for (const [name, harm] of harms) {
-    test(`${name} write-ahead log: the hub starts with the readings before the damage, all of them right`, async () => {
-      const hub = await fill(200)
-      await hub.kill('SIGKILL')
-      harm(join(hub.folder, 'hub.db-wal'))
-      const again = await startHubProcess({ folder: hub.folder })
-      const feed = await readWholeFeed(again)
-      expect(feed.length).toBeGreaterThan(10)
-      expect(feed.length).toBeLessThan(200)
-      // Nothing is missing in between, and history tells the same.
-      expect(feed.map(({ values }) => values.n)).toEqual(feed.map((_, n) => n))
-      expect(feed.every(isRight)).toBe(true)
-      expect(await readWholeHistory(again, device)).toEqual(feed.map(({ ts, values }) => ({ ts, values })))
-      const more = await fetch(`${again.http}/v1/devices/${device}/telemetry`, { method: 'POST', body: '{"n":1}' })
-      expect(more.status).toBe(200)
-    })
+    killedTest(
+      `${name} write-ahead log: the hub starts with the readings before the damage, all of them right`,
+      async ({ hub }) => {
+        const folder = await temporaryFolder()
+        cpSync(hub.folder, folder, { recursive: true })
+        harm(join(folder, 'hub.db-wal'))
+        const again = await startHubProcess({ folder })
+        const feed = await readWholeFeed(again)
+        expect(feed.length).toBeGreaterThan(10)
+        expect(feed.length).toBeLessThan(200)
+        // Nothing is missing in between, and history tells the same.
+        expect(feed.map(({ values }) => values.n)).toEqual(feed.map((_, n) => n))
+        expect(feed.every(isRight)).toBe(true)
+        expect(await readWholeHistory(again, device)).toEqual(feed.map(({ ts, values }) => ({ ts, values })))
+        const more = await fetch(`${again.http}/v1/devices/${device}/telemetry`, { method: 'POST', body: '{"n":1}' })
+        expect(more.status).toBe(200)
+      },
+    )
   }
 
   test('a damaged page is a clear error, at the start or in the answer, and never a wrong row', async () => {
     // Enough to be sealed in blocks: history comes from these, the feed from the log.
-    const hub = await fill(30_000, 5_000)
+    const hub = await fill(15_000, 5_000)
     expect(await hub.kill('SIGTERM')).toBe(0)
     const path = join(hub.folder, 'hub.db')
     const sound = `${path}.sound`
     copyFileSync(path, sound)
     const { integer } = createRandom(7)
     let noticed = 0
-    for (let round = 0; round < 8; round++) {
+    for (let round = 0; round < 4; round++) {
       const bytes = readFileSync(sound)
       const page = integer(1, bytes.length / 4096 - 1)
       for (let i = 0; i < 200; i++) {
@@ -89,8 +101,6 @@ describe('a disk that lost or changed what was written', () => {
         bytes[at] = (bytes[at] as number) ^ integer(1, 255)
       }
       writeFileSync(path, bytes)
-      const { code, stderr } = await run(mainFile, ['config', '--data', hub.folder])
-      expect([code, stderr]).toEqual([0, ''])
       const again = await startHubProcess({ folder: hub.folder }).catch((error: Error) => error)
       if (again instanceof Error) {
         expect(again.message).toMatch(/telemetry-hub: .*restore a backup/)
@@ -118,11 +128,14 @@ describe('a disk that lost or changed what was written', () => {
         }
       }
       const latest = await fetch(`${again.http}/v1/devices/${device}/telemetry/latest`)
-      expect(await latest.json()).toMatchObject({ values: { n: { value: 29_999 }, text: { value: 'reading 29999' } } })
+      expect(await latest.json()).toMatchObject({ values: { n: { value: 14_999 }, text: { value: 'reading 14999' } } })
       await again.kill('SIGKILL')
       for (const rest of ['-wal', '-shm']) spawnSync('rm', ['-f', `${path}${rest}`])
     }
-    expect(noticed).toBeGreaterThan(2)
+    expect(noticed).toBeGreaterThan(1)
+    // What has no need of the file is not kept from its work by it.
+    const { code, stderr } = await run(mainFile, ['config', '--data', hub.folder])
+    expect([code, stderr]).toEqual([0, ''])
   }, 120_000)
 })
 
@@ -253,6 +266,5 @@ test('a store thread that dies ends the hub with a message, and what was acknowl
   inspector.terminate()
   await waitFor(() => hub.exitCode() !== null)
   expect(hub.exitCode()).toBe(1)
-  const again = await startHubProcess({ folder: hub.folder })
-  expect(await readWholeHistory(again, 'd')).toHaveLength(1)
+  expect(countIn(hub.folder)).toBe(1)
 })
