@@ -17,7 +17,7 @@ export function command(folder: string, ...args: string[]): string {
   return commandWith('', folder, ...args)
 }
 
-export function commandWith(input: string, folder: string, ...args: string[]): string {
+function commandWith(input: string, folder: string, ...args: string[]): string {
   const { status, stdout, stderr } = spawnSync(process.execPath, [mainFile, ...args, '--data', folder], {
     input,
     encoding: 'utf8',
