@@ -1,7 +1,8 @@
 import type { Millis } from '../../devices/reading.ts'
 import type { Feed, FeedPage } from '../feed.ts'
-import type { ConsumerChange, DeadLetter, Offset, Store } from '../store/store.ts'
+import type { ConsumerChange, Offset, Store } from '../store/store.ts'
 import { steadyNow } from './clock.ts'
+import { createDeadLetters } from './dead-letters.ts'
 import { type DeliveryId, readDeliveryId, writeDeliveryId } from './delivery-id.ts'
 import { createPending, type Run } from './pending.ts'
 import { type ConsumerSettings, devicesOf, type Rules, readRules } from './settings.ts'
@@ -111,21 +112,16 @@ type Entry = [offset: Offset, reading: string]
 
 /** An answer is not larger than a page or two of the feed, however much is due again. */
 const maxAnswerCharacters = 256 * 1024
-/** Dead letters of one consumer; beyond that, it stops delivering until some are redriven or deleted. */
-const maxDeadLetters = 10_000
-const pageOfDeadLetters = 1000
 /** Patterns of filters of before; when there are more, they count as one that matches all devices. */
 const maxFormer = 100
 
 export function createConsumer(options: ConsumerOptions): Consumer {
-  const { name, feed, store, save, onTouched } = options
+  const { name, feed, save, onTouched } = options
   let { settings } = options
   let rules: Rules = readRules(settings)
   let { epoch, next, redelivered, acknowledged, missed, former } = options.state
   const pending = createPending(sinceKept(options.state))
-  const dead = new Set(options.deadLetters)
-  let buried: DeadLetter[] = []
-  let raised: Offset[] = []
+  const dead = createDeadLetters(name, options.store, options.deadLetters)
   // Workers take turns: two of them must not read the same place.
   let turn: Promise<unknown> = Promise.resolve()
   let wakers = new Set<() => void>()
@@ -136,15 +132,12 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     const runs = [...pending.runs]
     const figures = { redelivered, acknowledged, missed }
     const state: ConsumerState = { epoch, at: steadyNow(), next, pending: runs, ...figures, ...(former && { former }) }
-    const made = { name, settings: JSON.stringify(settings), state: JSON.stringify(state), buried, raised }
-    buried = []
-    raised = []
-    return made
+    return { name, settings: JSON.stringify(settings), state: JSON.stringify(state), ...dead.changes() }
   }
 
   function holdsFormer(): boolean {
     const until = former?.until ?? 0
-    return (pending.runs[0]?.from ?? until) < until || (until > 0 && [...dead].some((offset) => offset < until))
+    return (pending.runs[0]?.from ?? until) < until || (until > 0 && dead.anyBefore(until))
   }
 
   function devices(): string[] {
@@ -183,7 +176,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     const stop = () => waiting.abort()
     wakers.add(stop)
     signal.addEventListener('abort', stop)
-    const hasRoom = pending.count < rules.maxPending && dead.size < maxDeadLetters
+    const hasRoom = pending.count < rules.maxPending && !dead.full
     // Without room a new reading is no reason to wake.
     await feed.wait(hasRoom ? next : feed.end + 1, millis, waiting.signal)
     wakers.delete(stop)
@@ -194,6 +187,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   async function take(max: number): Promise<Delivery[]> {
     const now = steadyNow()
     const deliveries: Delivery[] = []
+    const deadBefore = dead.count
     let characters = 0
     for (const run of pending.ready(now, max)) {
       for (let { from } = run; from < run.to && characters < maxAnswerCharacters; ) {
@@ -213,13 +207,13 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       }
     }
     const room = Math.min(max - deliveries.length, rules.maxPending - pending.count)
-    if (room > 0 && characters < maxAnswerCharacters && dead.size < maxDeadLetters) {
+    if (room > 0 && characters < maxAnswerCharacters && !dead.full) {
       const page = await readNext(room)
       if (page.oldest > next) missed += page.oldest - next
       next = Math.max(next, page.next)
       deliver(entriesOfPage(page), 1, Date.now(), deliveries)
     }
-    if (deliveries.length > 0 || buried.length > 0) onTouched(consumer)
+    if (deliveries.length > 0 || dead.count > deadBefore) onTouched(consumer)
     return deliveries
   }
 
@@ -256,9 +250,8 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 
   function bury(run: Run, entries: readonly Entry[], reason: string): void {
     for (const [offset, reading] of entries) {
-      buried.push({ offset, at: Date.now(), attempts: run.attempt, reason, reading })
+      dead.bury({ offset, at: Date.now(), attempts: run.attempt, reason, reading })
     }
-    for (const [offset] of entries) dead.add(offset)
   }
 
   /** Where the deliveries named lie, as far as their identifiers mean anything. */
@@ -302,18 +295,6 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     if (runs.length > 0) onTouched(consumer)
     wake()
     return Promise.resolve(settled)
-  }
-
-  async function raise(ids: readonly Offset[] | null, each: (letters: DeadLetter[]) => Promise<void>): Promise<void> {
-    // What is on its way to the table must be there first.
-    await save(change)
-    let after = 0
-    for (;;) {
-      const letters = await store.deadLetters({ consumer: name, after, limit: pageOfDeadLetters })
-      await each(ids === null ? letters : letters.filter(({ offset }) => ids.includes(offset)))
-      if (letters.length < pageOfDeadLetters) return
-      after = (letters.at(-1) as DeadLetter).offset + 1
-    }
   }
 
   const consumer: Consumer = {
@@ -368,7 +349,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       inTurn(async () => {
         let redriven = 0
         let gone = 0
-        await raise(ids, async (letters) => {
+        // What is on its way to the table must be there first.
+        await save(change)
+        for await (const letters of dead.pages(ids)) {
           for (const { offset, at } of letters) {
             const { entries } = await readRun(offset, offset + 1)
             if (entries.length === 0) {
@@ -378,23 +361,20 @@ export function createConsumer(options: ConsumerOptions): Consumer {
             // After a seek it may be pending anew, or come by itself.
             pending.cut(offset, offset + 1)
             if (offset < next) pending.add({ from: offset, to: offset + 1, attempt: 0, ready: 0, since: at })
-            raised.push(offset)
-            dead.delete(offset)
+            dead.raise(offset)
             redriven++
           }
-        })
+        }
         return kept({ redriven, gone })
       }),
     discard: (ids) =>
       inTurn(async () => {
         let count = 0
-        await raise(ids, async (letters) => {
-          for (const { offset } of letters) {
-            raised.push(offset)
-            dead.delete(offset)
-          }
+        await save(change)
+        for await (const letters of dead.pages(ids)) {
+          for (const { offset } of letters) dead.raise(offset)
           count += letters.length
-        })
+        }
         return kept(count)
       }),
     // In its turn: nobody is handed a reading by one filter who was let in by another.
@@ -417,7 +397,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         pending: pending.count,
         redelivered,
         acknowledged,
-        deadLetters: dead.size,
+        deadLetters: dead.count,
         missed,
         oldestPending: pending.count === 0 ? null : Math.max(0, now - oldest),
       }
