@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { createClient, type FeedMode, type FeedOptions, ProblemError } from '../../src/client/client.ts'
-import { type HubProcess, startHubProcess, waitFor } from '../hub-process.ts'
+import { type HubProcess, hubTest, readFigures, startHubProcess, waitFor } from '../hub-process.ts'
 import { startFlakyProxy } from './flaky-proxy.ts'
 
 const modes: FeedMode[] = ['sse', 'websocket', 'long-poll', 'poll', 'ndjson']
@@ -10,9 +10,9 @@ const modes: FeedMode[] = ['sse', 'websocket', 'long-poll', 'poll', 'ndjson']
 const quick = { intervalMillis: 10 }
 
 const upTo = (last: number) => Array.from({ length: last }, (_, i) => i + 1)
-const items = (from: number, to: number, text = '') =>
+const items = (from: number, to: number, device = 'walker', text = '') =>
   Array.from({ length: to - from + 1 }, (_, i) => ({
-    device: 'walker',
+    device,
     ts: 1_700_000_000_000 + from + i,
     values: { n: from + i, ...(text === '' ? {} : { text }) },
   }))
@@ -84,14 +84,14 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
   })
 
   for (const [index, mode] of modes.entries()) {
-    test(`${mode} through a middle that cuts at any byte: nothing lost, nothing twice`, async () => {
-      const hub = await startHubProcess()
+    hubTest(`${mode} through a middle that cuts at any byte: nothing lost, nothing twice`, async ({ hub }) => {
       const client = createClient({ url: hub.http })
-      await client.push(items(1, 1000))
+      const { cursor } = await hub.get<{ cursor: string }>('/v1/feed?after=latest')
+      await client.push(items(1, 1000, mode))
       const proxy = await startFlakyProxy(hub.httpPort, 42 + index, 8_000)
       const numbers: number[] = []
-      const pushed = client.push(items(1001, 1500))
-      const options = { mode, after: 'earliest', limit: 25 }
+      const pushed = client.push(items(1001, 1500, mode))
+      const options = { mode, after: cursor, limit: 25 }
       await read(proxy.url, options, numbers, () => {
         if (proxy.cuts >= 8) proxy.heal()
         return numbers.length >= 1500
@@ -101,8 +101,7 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
       expect(numbers).toEqual(upTo(1500))
     })
 
-    test(`${mode} refused for good throws what the hub says`, async () => {
-      const hub = await startHubProcess()
+    hubTest(`${mode} refused for good throws what the hub says`, async ({ hub }) => {
       const refused = async (after: string) => {
         const error = await read(hub.http, { mode, after }, [], () => false).catch((reason: unknown) => reason)
         expect(error).toBeInstanceOf(ProblemError)
@@ -117,25 +116,29 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
       expect((await refused('0123456789-1')).status).toBe(409)
     })
 
-    test(`${mode} ends without an error when its signal is aborted, while it waits and between two batches`, async () => {
-      const hub = await startHubProcess()
-      await createClient({ url: hub.http }).push(items(1, 10))
-      const aborter = new AbortController()
-      const batches: number[] = []
-      const options = { mode, after: 'earliest', limit: 1, signal: aborter.signal, ...quick }
-      for await (const { readings } of createClient({ url: hub.http }).feed(options)) {
-        batches.push(readings.length)
-        if (batches.length === 3) aborter.abort()
-      }
-      expect(batches).toHaveLength(3)
+    hubTest(
+      `${mode} ends without an error when its signal is aborted, while it waits and between two batches`,
+      async ({ hub }) => {
+        const { cursor } = await hub.get<{ cursor: string }>('/v1/feed?after=latest')
+        await createClient({ url: hub.http }).push(items(1, 10, `${mode} with a signal`))
+        const aborter = new AbortController()
+        const batches: number[] = []
+        const options = { mode, after: cursor, limit: 1, signal: aborter.signal, ...quick }
+        for await (const { readings } of createClient({ url: hub.http }).feed(options)) {
+          batches.push(readings.length)
+          if (batches.length === 3) aborter.abort()
+        }
+        expect(batches).toHaveLength(3)
 
-      const waiting = new AbortController()
-      const feed = createClient({ url: hub.http }).feed({ mode, signal: waiting.signal })
-      const next = feed.next()
-      await waitFor(async () => mode.includes('poll') || followers(hub))
-      waiting.abort()
-      expect(await next).toEqual({ done: true, value: undefined })
-    })
+        await waitFor(async () => !(await followers(hub)))
+        const waiting = new AbortController()
+        const feed = createClient({ url: hub.http }).feed({ mode, signal: waiting.signal })
+        const next = feed.next()
+        await waitFor(async () => mode.includes('poll') || followers(hub))
+        waiting.abort()
+        expect(await next).toEqual({ done: true, value: undefined })
+      },
+    )
   }
 
   test('a cursor that is no longer kept throws 410 with the oldest that works', async () => {
@@ -144,7 +147,7 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
     const { cursor } = await hub.get<{ cursor: string }>('/v1/feed?after=latest')
     await client.push(items(1, 5000))
     await client.push(items(5001, 10_000))
-    await waitFor(async () => /hub_unsealed_readings [0-4]?\d?\d?\d\n/.test(await metrics(hub)))
+    await waitFor(async () => ((await readFigures(hub)).hub_unsealed_readings as number) < 5000)
     await hub.kill('SIGTERM')
     hub = await startHubProcess({ folder: hub.folder, args: ['--log-retention', '1ms'] })
     await waitFor(async () => (await fetch(`${hub.http}/v1/feed?after=${cursor}`)).status === 410)
@@ -158,29 +161,33 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
     }
   })
 
-  test('"latest" means the same moment in every mode, and heartbeats tell the cursor to who asks for them', async () => {
-    const hub = await startHubProcess()
-    const client = createClient({ url: hub.http })
-    await client.push(items(1, 3))
-    for (const [index, mode] of modes.entries()) {
-      const numbers: number[] = []
-      let pushed: Promise<unknown> | null = null
-      for await (const batch of client.feed({ mode, heartbeats: true, ...quick, silenceMillis: 3000 })) {
-        if (batch.readings.length > 0) numbers.push(...batch.readings.map(({ values }) => values.n as number))
-        else pushed ??= client.push(items(4 + index, 4 + index))
-        if (numbers.length > 0) break
+  hubTest(
+    '"latest" means the same moment in every mode, and heartbeats tell the cursor to who asks for them',
+    async ({ hub }) => {
+      const client = createClient({ url: hub.http })
+      await client.push(items(1, 3, 'latest'))
+      for (const [index, mode] of modes.entries()) {
+        const numbers: number[] = []
+        let pushed: Promise<unknown> | null = null
+        for await (const batch of client.feed({ mode, heartbeats: true, ...quick, silenceMillis: 3000 })) {
+          if (batch.readings.length > 0) numbers.push(...batch.readings.map(({ values }) => values.n as number))
+          else pushed ??= client.push(items(4 + index, 4 + index, 'latest'))
+          if (numbers.length > 0) break
+        }
+        await pushed
+        expect(numbers, mode).toEqual([4 + index])
       }
-      await pushed
-      expect(numbers, mode).toEqual([4 + index])
-    }
-  })
+    },
+  )
 
-  test('filters reach the hub, as lists or patterns', async () => {
-    const hub = await startHubProcess()
+  hubTest('filters reach the hub, as lists or patterns', async ({ hub }) => {
     const client = createClient({ url: hub.http })
+    const { cursor } = await hub.get<{ cursor: string }>('/v1/feed?after=latest')
     const values = { a: 1, b: 2 }
     await client.push(['x1', 'x2', 'y1'].map((device) => ({ device, ts: 1_700_000_000_000, values })))
-    const first = async (options: FeedOptions) => (await client.feed({ after: 'earliest', ...options }).next()).value
+    const first = async (options: FeedOptions) => {
+      for await (const batch of client.feed({ after: cursor, ...options })) return batch
+    }
     expect((await first({ device: ['x1', 'y1'] }))?.readings.map(({ device }) => device)).toEqual(['x1', 'y1'])
     expect((await first({ device: 'x*', metric: 'b' }))?.readings.map((reading) => reading.values)).toEqual([
       { b: 2 },
@@ -188,22 +195,25 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
     ])
   })
 
-  test('a WebSocket whose reader is slower than the hub is closed and resumed, with bounded memory', async () => {
-    const hub = await startHubProcess()
-    const client = createClient({ url: hub.http })
-    const text = 'x'.repeat(3000)
-    for (let from = 1; from <= 6000; from += 1000) await client.push(items(from, from + 999, text))
-    const proxy = await startFlakyProxy(hub.httpPort, 1, 0)
-    proxy.heal()
-    const numbers: number[] = []
-    for await (const { readings } of createClient({ url: proxy.url }).feed({ mode: 'websocket', after: 'earliest' })) {
-      // 18 MB wait in the hub; all that may wait here are 2 MB and what is on its way: then the hub has no follower.
-      if (numbers.length === 0) await waitFor(async () => !(await followers(hub)))
-      numbers.push(...readings.map(({ values }) => values.n as number))
-      if (numbers.length >= 6000) break
-    }
-    expect(numbers).toEqual(upTo(6000))
-  })
+  hubTest(
+    'a WebSocket whose reader is slower than the hub is closed and resumed, with bounded memory',
+    async ({ hub }) => {
+      const client = createClient({ url: hub.http })
+      const text = 'x'.repeat(3000)
+      const { cursor } = await hub.get<{ cursor: string }>('/v1/feed?after=latest')
+      for (let from = 1; from <= 6000; from += 1000) await client.push(items(from, from + 999, 'fast', text))
+      const proxy = await startFlakyProxy(hub.httpPort, 1, 0)
+      proxy.heal()
+      const numbers: number[] = []
+      for await (const { readings } of createClient({ url: proxy.url }).feed({ mode: 'websocket', after: cursor })) {
+        // 18 MB wait in the hub; all that may wait here are 2 MB and what is on its way: then the hub has no follower.
+        if (numbers.length === 0) await waitFor(async () => !(await followers(hub)))
+        numbers.push(...readings.map(({ values }) => values.n as number))
+        if (numbers.length >= 6000) break
+      }
+      expect(numbers).toEqual(upTo(6000))
+    },
+  )
 
   for (const mode of modes.filter((name) => name !== 'websocket')) {
     test(`${mode} leaves a connection on which nothing is heard, and waits as long as it is asked to`, async () => {
@@ -259,10 +269,6 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
   })
 })
 
-async function metrics(hub: HubProcess): Promise<string> {
-  return (await fetch(`${hub.http}/metrics`)).text()
-}
-
 async function followers(hub: HubProcess): Promise<boolean> {
-  return !/hub_feed_followers 0\n/.test(await metrics(hub))
+  return (await readFigures(hub)).hub_feed_followers !== 0
 }
