@@ -2,10 +2,11 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { Webhook } from 'standardwebhooks'
 import { expect, onTestFinished, test } from 'vitest'
-import { startHubProcess, waitFor } from '../hub-process.ts'
+import { hubTestWith, startHubProcess, waitFor } from '../hub-process.ts'
 import { push, send, upTo } from './hub-calls.ts'
 
 const allowed = ['--webhook-allow', '127.0.0.0/8']
+const allowedTest = hubTestWith(...allowed)
 
 interface Request {
   id: string
@@ -54,29 +55,28 @@ interface Standing {
   push: { state: string; delivered: number; failed: number; disabled: string | null } | null
 }
 
-test('a webhook gets every reading once, signed, and its secret is shown this once', async () => {
-  const hub = await startHubProcess({ args: allowed })
+allowedTest('a webhook gets every reading once, signed, and its secret is shown this once', async ({ hub }) => {
   const receiver = await startReceiver(ok)
   const hook = { url: receiver.url, batch: 50, batchWait: '10ms' }
-  const created = await send<{ secret: string }>(hub, 'PUT', 'consumers/hook', { start: 'earliest', push: hook })
+  const created = await send<{ secret: string }>(hub, 'PUT', 'consumers/each', { start: 'latest', push: hook })
   receiver.secrets.push(created.secret)
-  await push(hub, 1000)
+  await push(hub, 1000, 0, 'each')
   await waitFor(() => receiver.requests.flatMap(({ numbers }) => numbers).length >= 1000)
   expect(receiver.requests.flatMap(({ numbers }) => numbers).toSorted((a, b) => a - b)).toEqual(upTo(1000))
   expect(receiver.forged()).toBe(0)
-  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/hook')).pending === 0)
-  const shown = await send<Standing>(hub, 'GET', 'consumers/hook')
+  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/each')).pending === 0)
+  const shown = await send<Standing>(hub, 'GET', 'consumers/each')
   expect(shown).toMatchObject({ lag: 0, deadLetters: 0, push: { state: 'healthy', delivered: 1000, failed: 0 } })
   expect(JSON.stringify(shown)).not.toContain(created.secret.slice(6))
   const { attempts } = await send<{ attempts: { status: number; error: null }[] }>(
     hub,
     'GET',
-    'consumers/hook/attempts',
+    'consumers/each/attempts',
   )
   expect(attempts.length).toBeGreaterThanOrEqual(20)
   expect(attempts.every(({ status, error }) => status === 204 && error === null)).toBe(true)
-  expect(await send(hub, 'POST', 'consumers/hook/test')).toMatchObject({ status: 204, error: null })
-  await expect(send(hub, 'POST', 'consumers/hook/receive')).rejects.toMatchObject({ status: 409 })
+  expect(await send(hub, 'POST', 'consumers/each/test')).toMatchObject({ status: 204, error: null })
+  await expect(send(hub, 'POST', 'consumers/each/receive')).rejects.toMatchObject({ status: 409 })
 })
 
 test('what a receiver refuses comes again under the same webhook-id, also after a kill -9 of the hub', async () => {
@@ -137,8 +137,7 @@ test('private addresses are refused unless they are allowed, and the answer says
   })
 })
 
-test('switched ten times between push and pull under load, a consumer loses nothing', async () => {
-  const hub = await startHubProcess({ args: allowed })
+allowedTest('switched ten times between push and pull under load, a consumer loses nothing', async ({ hub }) => {
   const receiver = await startReceiver(ok)
   const hook = {
     url: receiver.url,
@@ -147,12 +146,12 @@ test('switched ten times between push and pull under load, a consumer loses noth
     secret: `whsec_${Buffer.alloc(32, 7).toString('base64')}`,
   }
   receiver.secrets.push(hook.secret)
-  await send(hub, 'PUT', 'consumers/both', { start: 'earliest', ackWait: '5s' })
+  await send(hub, 'PUT', 'consumers/both', { start: 'latest', ackWait: '5s' })
   let pushed = 0
   let pushing = true
   const load = (async () => {
     while (pushing) {
-      await push(hub, 50, pushed)
+      await push(hub, 50, pushed, 'both')
       pushed += 50
     }
   })()
@@ -195,18 +194,17 @@ test('switched ten times between push and pull under load, a consumer loses noth
   expect(all.length - pushed).toBeLessThanOrEqual(outstanding)
 })
 
-test('a batch that is collected for longer than ackWait holds each reading once', async () => {
-  const hub = await startHubProcess({ args: allowed })
+allowedTest('a batch that is collected for longer than ackWait holds each reading once', async ({ hub }) => {
   const receiver = await startReceiver(ok)
   const hook = { url: receiver.url, batchWait: '1500ms' }
-  const settings = { start: 'earliest', ackWait: '300ms', push: hook }
-  const { secret } = await send<{ secret: string }>(hub, 'PUT', 'consumers/hook', settings)
+  const settings = { start: 'latest', ackWait: '300ms', push: hook }
+  const { secret } = await send<{ secret: string }>(hub, 'PUT', 'consumers/batch', settings)
   receiver.secrets.push(secret)
-  await push(hub, 3)
-  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/hook')).push?.delivered === 3)
+  await push(hub, 3, 0, 'batch')
+  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/batch')).push?.delivered === 3)
   expect(receiver.requests.map(({ numbers }) => numbers)).toEqual([[0, 1, 2]])
-  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/hook')).pending === 0)
-  expect(await send(hub, 'GET', 'consumers/hook')).toMatchObject({ redelivered: 0, deadLetters: 0 })
+  await waitFor(async () => (await send<Standing>(hub, 'GET', 'consumers/batch')).pending === 0)
+  expect(await send(hub, 'GET', 'consumers/batch')).toMatchObject({ redelivered: 0, deadLetters: 0 })
 })
 
 test('of several changes at once the last one holds, and a deleted webhook stays deleted', async () => {
