@@ -90,6 +90,11 @@ export function createFastPath(options: FastPathOptions) {
     // PUBRECs keep the order of their PUBLISHes, [MQTT-4.6.0-3], so once Aedes has one, it gets all that follow.
     let aedesHasQos2 = false
 
+    // Since Node 26 a read brings one piece of what has arrived, and Aedes reads on only after a packet that is whole.
+    // It asks for `null` bytes; the stream itself, which wants to hear of more, for none.
+    const read: (size?: number) => Buffer | null = connection.conn.read.bind(connection.conn)
+    connection.conn.read = (size?: number | null) => (size === null ? readAll(read) : read(size))
+
     // Aedes reads on with each `readable`, finished or not, which is bounded only while each packet counts; a chunk that
     // counts as one must be answered first. What is answered reads on by itself.
     let begun = false
@@ -318,6 +323,12 @@ export function createFastPath(options: FastPathOptions) {
       else connection.waitForDrain(next)
     }
   }
+}
+
+function readAll(read: () => Buffer | null): Buffer | null {
+  const pieces: Buffer[] = []
+  for (let piece = read(); piece !== null; piece = read()) pieces.push(piece)
+  return pieces.length > 1 ? Buffer.concat(pieces) : (pieces[0] ?? null)
 }
 
 function emptyRun(origin: string, device: string): Run {

