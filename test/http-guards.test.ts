@@ -302,10 +302,11 @@ test('a request with a body that asks for an upgrade is refused; neither it nor 
 })
 
 smallTest('an upgrade behind a request that is not answered yet ends the connection', async ({ hub }) => {
-  for (const protocol of ['websocket', 'h2c']) {
+  // An offer that Node need not hand over, as it does since 24.9, is passed over in its turn.
+  for (const [protocol, wait] of Object.entries({ websocket: 60, h2c: 1 })) {
     const { socket } = openSocket(hub)
-    const upgrade = `Connection: Upgrade\r\nUpgrade: ${protocol}\r\n`
-    socket.write(request('/v1/feed?wait=60&after=latest') + request('/v1/feed', upgrade))
+    const upgrade = `Connection: Upgrade, close\r\nUpgrade: ${protocol}\r\n`
+    socket.write(request(`/v1/feed?wait=${wait}&after=latest`) + request('/v1/feed', upgrade))
     await closed(socket)
   }
   await waitFor(async () => (await readFigures(hub)).hub_http_streams === 0)

@@ -5,6 +5,7 @@ import type { FastifyHttpOptions, FastifyInstance } from 'fastify'
 import type { WebSocket } from 'ws'
 import { Problem, problems } from '../errors.ts'
 import type { Guards } from './guards.ts'
+import { isForWebSockets, wantsWebSocket } from './upgrades.ts'
 
 /** How often the timeouts of requests are looked at. */
 const checkMillis = 1_000
@@ -32,6 +33,7 @@ export function guardedOptions({ limits, unreadable }: Guards) {
       keepAliveInitialDelay: probeMillis,
       // Its lack is a problem like any other, and not an empty answer.
       requireHostHeader: false,
+      ...{ shouldUpgradeCallback: isForWebSockets },
     },
   } satisfies FastifyHttpOptions<Server>
 }
@@ -63,8 +65,11 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
     if (guards.isAnswering(socket)) socket.destroy()
   })
   app.addHook('onRequest', async ({ raw, ip }, reply) => {
-    // Its body would be waited for on a connection that HTTP no longer reads.
-    if (isUpgrade(raw) && raw.method !== 'GET') throw new Problem('invalid-request', `${raw.method} cannot be upgraded`)
+    // Its body would be waited for on a connection that HTTP no longer reads, or in vain.
+    if (raw.method !== 'GET' && (isUpgrade(raw) || wantsWebSocket(raw))) {
+      reply.header('connection', 'close')
+      throw new Problem('invalid-request', `${raw.method} cannot be upgraded`)
+    }
     // The address of a connection is forgotten when that has ended.
     guards.requested(raw.socket, ip ?? '', raw.rawHeaders.length / 2, reply.raw)
   })

@@ -12,6 +12,8 @@ type Taker = (request: IncomingMessage, socket: Socket, head: Buffer) => void
  * offered (RFC 9110 §7.8): curl and Java offer HTTP/2 with every request. Node hands all of them over to whoever waits
  * for WebSockets, so those that want none are given back to the server, as a connection that begins with the same
  * request without its offer. Called when those who wait are there, and before there are routes.
+ *
+ * Since 24.9 Node asks first which of them it shall hand over: `isForWebSockets`.
  */
 export function takeUpgrades(app: FastifyInstance, { isAnswering }: Guards): void {
   const { server } = app
@@ -40,8 +42,14 @@ export function takeUpgrades(app: FastifyInstance, { isAnswering }: Guards): voi
   })
 }
 
-function wantsWebSocket({ headers }: IncomingMessage): boolean {
+export function wantsWebSocket({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() === 'websocket'
+}
+
+/** Before the new protocol, a body would have to be read by the old one. RFC 9110 §7.8 */
+export function isForWebSockets(request: IncomingMessage): boolean {
+  const { 'content-length': length, 'transfer-encoding': coding } = request.headers
+  return wantsWebSocket(request) && coding === undefined && Number(length ?? 0) === 0
 }
 
 function headWithoutOffer({ method, url, httpVersion, rawHeaders }: IncomingMessage): string {
