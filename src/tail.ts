@@ -6,7 +6,7 @@ export interface Tail {
   push(committed: Committed): void
   /** Whether what comes after a place is all here. */
   holds(after: Offset): boolean
-  /** The commits from the one on that holds a place. */
+  /** The commits from the one on that holds a place. Their records are there until the next `push`. */
   from(after: Offset): Iterable<Pick<Committed, 'first' | 'records'>>
 }
 
@@ -31,10 +31,17 @@ export function createTail(maxBytes: number): Tail {
   function chunkWith(room: number): Chunk {
     const last = chunks.at(-1)
     if (last && last.used + room <= last.bytes.length) return last
-    const chunk: Chunk = { bytes: new Uint8Array(Math.max(chunkBytes, room)), used: 0, firsts: [], starts: [] }
+    const size = Math.max(chunkBytes, room)
+    let bytes: Uint8Array | null = null
+    held += size
+    while (held > maxBytes && chunks.length > 0) {
+      const oldest = chunks.shift() as Chunk
+      held -= oldest.bytes.length
+      // What has grown old is not collected before long: its memory is written again.
+      if (oldest.bytes.length === size) bytes = oldest.bytes
+    }
+    const chunk: Chunk = { bytes: bytes ?? new Uint8Array(size), used: 0, firsts: [], starts: [] }
     chunks.push(chunk)
-    held += chunk.bytes.length
-    while (held > maxBytes && chunks.length > 1) held -= (chunks.shift() as Chunk).bytes.length
     return chunk
   }
 
