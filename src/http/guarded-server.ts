@@ -78,7 +78,11 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
     if (isUpgrade(raw)) raw.socket.destroy()
   })
   app.addHook('onSend', async (_request, reply, payload) => {
-    if (reply.statusCode === problems['too-large'].status) guards.count('maxBodySize')
+    if (reply.statusCode === problems['too-large'].status) {
+      guards.count('maxBodySize')
+      // Who is cut off while sending may never see the answer. What still comes is passed over, until the request is late.
+      reply.removeHeader('connection')
+    }
     if (payload instanceof Uint8Array || typeof payload === 'string') guards.answered(payload.length, reply.raw)
   })
 }
