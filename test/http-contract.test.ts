@@ -58,6 +58,9 @@ test('an offer of another protocol is passed over: bodies, connections and their
   expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200))
   expect(JSON.parse(answers[0]?.body as string)).toMatchObject({ accepted: 1 })
   expect(JSON.parse(answers[2]?.body as string)).toMatchObject({ duplicates: 1 })
+  // What `Connection` does not name is no offer at all.
+  const unnamed = ask(`POST ${path} HTTP/1.1`, host, 'Upgrade: websocket', `Content-Length: ${body.length}`) + body
+  expect((await exchange(hub, unnamed)).map(({ status }) => status)).toEqual([200])
   expect(answers.at(-1)?.body).toContain('"device":"a"')
   expect(hub.output()).not.toMatch(/MaxListeners/)
   expect((await readFigures(hub)).hub_http_connections).toBe(1)

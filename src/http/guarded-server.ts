@@ -33,6 +33,7 @@ export function guardedOptions({ limits, unreadable }: Guards) {
       keepAliveInitialDelay: probeMillis,
       // Its lack is a problem like any other, and not an empty answer.
       requireHostHeader: false,
+      // The types of Node 20 do not know it.
       ...{ shouldUpgradeCallback: isForWebSockets },
     },
   } satisfies FastifyHttpOptions<Server>
@@ -66,7 +67,7 @@ export function guardServer(app: FastifyInstance, guards: Guards): void {
   })
   app.addHook('onRequest', async ({ raw, ip }, reply) => {
     // Its body would be waited for on a connection that HTTP no longer reads, or in vain.
-    if (raw.method !== 'GET' && (isUpgrade(raw) || wantsWebSocket(raw))) {
+    if (raw.method !== 'GET' && wantsWebSocket(raw)) {
       reply.header('connection', 'close')
       throw new Problem('invalid-request', `${raw.method} cannot be upgraded`)
     }

@@ -42,8 +42,9 @@ export function takeUpgrades(app: FastifyInstance, { isAnswering }: Guards): voi
   })
 }
 
+/** An offer is one only where `Connection` names it. RFC 9110 §7.8 */
 export function wantsWebSocket({ headers }: IncomingMessage): boolean {
-  return headers.upgrade?.toLowerCase() === 'websocket'
+  return /(^|,)\s*upgrade\s*(,|$)/i.test(headers.connection ?? '') && headers.upgrade?.toLowerCase() === 'websocket'
 }
 
 /** Before the new protocol, a body would have to be read by the old one. RFC 9110 §7.8 */
