@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { cpSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { openDatabase } from '../src/store/sqlite/database.ts'
 import { countIn } from './database-file.ts'
 import { push, upTo } from './delivery/hub-calls.ts'
 import { type HubProcess, mainFile, readWholeHistory, run, startHubProcess, temporaryFolder } from './hub-process.ts'
@@ -67,7 +67,7 @@ describe('restore', () => {
     const hub = await startHubProcess()
     await push(hub, 1000)
     const file = join(hub.folder, 'hub.db')
-    const db = new Database(file)
+    const db = openDatabase(file)
     db.exec(
       `INSERT INTO quarantine (received, origin, device, reason, payload) VALUES (0, '', 'd', 'large', zeroblob(50000000))`,
     )
@@ -79,8 +79,7 @@ describe('restore', () => {
     while (!statSync(partial, { throwIfNoEntry: false })?.size) await new Promise((resolve) => setImmediate(resolve))
     // In the middle of it what is in the WAL goes into the database, and the WAL begins anew, if that is possible.
     restoring.kill('SIGSTOP')
-    db.pragma('busy_timeout = 100')
-    db.pragma('wal_checkpoint(TRUNCATE)')
+    db.exec('PRAGMA busy_timeout = 100; PRAGMA wal_checkpoint(TRUNCATE)')
     db.close()
     await push(hub, 100, 1100)
     restoring.kill('SIGCONT')
@@ -93,7 +92,7 @@ describe('restore', () => {
   test('brings a file of the first version to this one', async () => {
     const folder = await temporaryFolder()
     const file = join(folder, 'first')
-    const db = new Database(file)
+    const db = openDatabase(file)
     db.exec(firstVersion)
     db.close()
     const data = join(folder, 'data')

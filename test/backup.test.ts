@@ -3,11 +3,11 @@ import { once } from 'node:events'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { copyFile, link, open, readFile, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { generate } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { backUp as backUpHere } from '../src/store/sqlite/backup.ts'
+import { openDatabase } from '../src/store/sqlite/database.ts'
 import { restore as restoreHere } from '../src/store/sqlite/restore.ts'
 import { countIn } from './database-file.ts'
 import { push, send, t0, upTo } from './delivery/hub-calls.ts'
@@ -360,7 +360,7 @@ async function largeDatabase(backup: string): Promise<string> {
 }
 
 function change(path: string, sql: string): void {
-  const db = new Database(path)
+  const db = openDatabase(path)
   db.exec(sql)
   db.close()
 }

@@ -1,8 +1,8 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { copyFileSync, readFileSync } from 'node:fs'
-import Database from 'better-sqlite3'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { openDatabase } from '../src/store/sqlite/database.ts'
 import {
   type HubProcess,
   readWholeFeed,
@@ -222,7 +222,7 @@ test('what a killed hub left in the write-ahead log is in the database before th
   const readings = async () => {
     const copy = `${await temporaryFolder()}/hub.db`
     copyFileSync(`${hub.folder}/hub.db`, copy)
-    const db = new Database(copy)
+    const db = openDatabase(copy)
     try {
       return db.prepare('SELECT total(count) FROM log').pluck().get()
     } finally {

@@ -73,4 +73,13 @@ describe('the floors of the house', () => {
     const withSql = files('src').filter((file) => importsOf(file).includes('better-sqlite3'))
     for (const file of withSql) expect(file).toMatch(/^src\/store\/sqlite\//)
   })
+
+  // What the collector finds of better-sqlite3 ends the process on newer Nodes (database.ts).
+  test('databases are opened so that nothing of them is garbage, and no statement is made on the way', () => {
+    const openers = files('src').filter((file) => readFileSync(join(root, file), 'utf8').includes('new Database('))
+    expect(openers).toEqual(['src/store/sqlite/database.ts'])
+    for (const file of files('src/store')) {
+      expect(readFileSync(join(root, file), 'utf8'), file).not.toMatch(/\.(pragma|iterate)\(/)
+    }
+  })
 })

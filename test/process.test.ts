@@ -4,10 +4,10 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { WebSocket } from 'ws'
+import { openDatabase } from '../src/store/sqlite/database.ts'
 import { mainFile, readWholeHistory, run, startHubProcess, temporaryFolder, waitFor } from './hub-process.ts'
 
 const anyPort = ['--mqtt-port', '0', '--http-port', '0']
@@ -60,8 +60,8 @@ describe('starting', () => {
     [
       'a database of a newer version',
       async (folder) => {
-        const db = new Database(join(folder, 'hub.db'))
-        db.pragma('user_version = 999')
+        const db = openDatabase(join(folder, 'hub.db'))
+        db.exec('PRAGMA user_version = 999')
         db.close()
         return [...anyPort, '--data', folder]
       },

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { expect, onTestFinished, test } from 'vitest'
+import { openDatabase } from '../../src/store/sqlite/database.ts'
 import {
   type HubProcess,
   hubTest,
@@ -156,7 +156,7 @@ hubTest('a client that never sends PUBREL is cut off before it fills the memory'
 test('while nothing can be committed, TCP slows a client down, and nothing piles up', async () => {
   const hub = await startHubProcess()
   const { socket, identifiers } = await openRaw(hub, 'eager')
-  const other = new Database(join(hub.folder, 'hub.db'))
+  const other = openDatabase(join(hub.folder, 'hub.db'))
   onTestFinished(() => void other.close())
   other.exec('BEGIN IMMEDIATE')
   const pad = 'x'.repeat(1000)
@@ -183,7 +183,7 @@ hubTest('an identifier that is used again while its PUBREL is being stored names
   const first = await openRaw(hub, 'reuse', 0, false)
   first.socket.write(publish('devices/reuse/telemetry', '{"v":1}', 2, 1))
   await waitFor(() => first.identifiers('pubrec').length === 1)
-  const other = new Database(join(hub.folder, 'hub.db'))
+  const other = openDatabase(join(hub.folder, 'hub.db'))
   onTestFinished(() => void other.close())
   other.exec('BEGIN IMMEDIATE')
   first.socket.write(generate({ cmd: 'pubrel', messageId: 1 }))

@@ -1,14 +1,14 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { connectAsync } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { expect, onTestFinished, test } from 'vitest'
+import { openDatabase } from '../../src/store/sqlite/database.ts'
 import { type HubProcess, rawClient, startHubProcess, waitFor } from '../hub-process.ts'
 
 /** Until it is let go, nothing can be committed. */
 function holdDisk(hub: HubProcess): () => void {
-  const other = new Database(join(hub.folder, 'hub.db'))
+  const other = openDatabase(join(hub.folder, 'hub.db'))
   onTestFinished(() => void other.close())
   other.exec('BEGIN IMMEDIATE')
   return () => other.exec('ROLLBACK')

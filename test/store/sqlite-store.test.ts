@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import type { Reading } from '../../devices/reading.ts'
 import { emptyDelivery } from '../../devices/sink.ts'
 import { createDictionary } from '../../src/dictionary.ts'
+import { openDatabase } from '../../src/store/sqlite/database.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createWriter } from '../../src/writer.ts'
@@ -56,7 +56,7 @@ describe('the store in SQLite', () => {
 
   test('a damaged block is told, and keeps nobody from pushing, late readings among them', async () => {
     const folder = await sealedFolder()
-    const db = new Database(join(folder, 'hub.db'))
+    const db = openDatabase(join(folder, 'hub.db'))
     const [block] = db.prepare('SELECT id, data FROM blocks').all() as { id: number; data: Buffer }[]
     const { id, data } = block as { id: number; data: Buffer }
     data[data.length >> 1] = (data[data.length >> 1] as number) ^ 0xff
@@ -86,7 +86,7 @@ describe('the store in SQLite', () => {
     ]
     for (const harm of harms) {
       const folder = await sealedFolder()
-      const db = new Database(join(folder, 'hub.db'))
+      const db = openDatabase(join(folder, 'hub.db'))
       expect(db.prepare(harm).run().changes).toBe(1)
       db.close()
       await expect(open(folder)).rejects.toThrow(/the checksum of .* is wrong.*restore a backup/)
@@ -105,8 +105,8 @@ describe('the store in SQLite', () => {
 
   test('says what to do about a file of a newer version, and about one that is no database', async () => {
     const folder = await temporaryFolder()
-    const db = new Database(join(folder, 'hub.db'))
-    db.pragma('user_version = 999')
+    const db = openDatabase(join(folder, 'hub.db'))
+    db.exec('PRAGMA user_version = 999')
     db.close()
     await expect(open(folder)).rejects.toThrow(/newer telemetry-hub .*999.*--data/)
     const other = await temporaryFolder()

@@ -1,10 +1,11 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import type { AuditEntry, KeptCredential } from '../store.ts'
 import { createCredentialTable } from './credentials.ts'
+import { openDatabase } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
-import { checkCurrent, openForWriting, type UnusableFile } from './schema.ts'
+import { checkCurrent, openForWriting, setSynchronous, type UnusableFile } from './schema.ts'
 
 /** The credentials in the file of a hub, for commands: whoever may write to its folder is its administrator. */
 export interface Administration {
@@ -41,9 +42,9 @@ function tryLock(folder: string): Database.Database | null {
 }
 
 function openBeside(path: string): Database.Database {
-  const db = new Database(path, { fileMustExist: true })
-  db.pragma('busy_timeout = 10000')
-  db.pragma('synchronous = FULL')
+  const db = openDatabase(path, { fileMustExist: true })
+  db.exec('PRAGMA busy_timeout = 10000')
+  setSynchronous(db, 'fsync')
   checkCurrent(db, path)
   return db
 }

@@ -14,7 +14,7 @@ import {
 import { rename } from 'node:fs/promises'
 import { constants, setPriority } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
-import Database from 'better-sqlite3'
+import { openDatabase } from './database.ts'
 import { openForReading, UnusableFile } from './schema.ts'
 import { checkDatabase, refuseDamage } from './soundness.ts'
 
@@ -108,8 +108,8 @@ export async function copyPages(source: string, partial: string, made: number, s
   try {
     await copySnapshot(source, partial, made, signal)
     // One file by itself, whoever opens it, without a WAL beside it.
-    const copy = new Database(partial)
-    copy.pragma('journal_mode = DELETE')
+    const copy = openDatabase(partial)
+    copy.exec('PRAGMA journal_mode = DELETE')
     copy.close()
   } catch (error) {
     throw refuseDamage(error, source)
@@ -121,8 +121,10 @@ async function copySnapshot(source: string, partial: string, made: number, signa
   try {
     // From the first read on the snapshot stays, however many steps are made.
     db.exec('BEGIN')
-    const pages = db.pragma('page_count', { simple: true }) as number
-    refuseFull(source, partial, pages * (db.pragma('page_size', { simple: true }) as number))
+    const size = db
+      .prepare<[], number>('SELECT page_count * page_size FROM pragma_page_count, pragma_page_size')
+      .pluck()
+    refuseFull(source, partial, size.get() as number)
     await db.backup(partial, {
       progress() {
         signal.throwIfAborted()

@@ -28,14 +28,14 @@ export function createCredentialTable(db: Database.Database) {
   }
 
   // Grows when another process commits.
-  const versionNow = (): number => db.pragma('data_version', { simple: true }) as number
-  let version = 0
+  const dataVersion = db.prepare<[], number>('PRAGMA data_version').pluck()
+  let version: number | undefined = 0
 
   return {
     /** All credentials, if another process may have changed them. */
     changedElsewhere(): KeptCredential[] | null {
       const before = version
-      version = versionNow()
+      version = dataVersion.get()
       return version === before ? null : list.all()
     },
     list: (): KeptCredential[] => list.all(),

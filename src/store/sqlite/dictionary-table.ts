@@ -23,7 +23,7 @@ type KeptRow = Omit<DeviceRow, 'latest'> & { latest: string; crc: number | null 
 export function createDictionaryTable(db: Database.Database) {
   const columns =
     'id, name, first_seen AS firstSeen, last_seen AS lastSeen, max_ts AS maxTs, last_stamp AS lastStamp, sealed_through AS sealedThrough, latest, crc'
-  const devices = db.prepare<[], KeptRow>(`SELECT ${columns} FROM devices`)
+  const next = db.prepare<[id: number], KeptRow>(`SELECT ${columns} FROM devices WHERE id > ? ORDER BY id LIMIT 1`)
   const metrics = db.prepare<[], [id: number, name: string]>('SELECT id, name FROM metrics').raw()
   const insertMetric = db.prepare('INSERT INTO metrics (id, name) VALUES (?, ?)')
   const putDevice = db.prepare(
@@ -56,14 +56,15 @@ export function createDictionaryTable(db: Database.Database) {
     },
     /** Throws `Damaged` when one is not what was written. */
     *devices(): Generator<DeviceRow> {
-      for (const { crc, ...row } of devices.iterate()) {
+      for (let found = next.get(-1); found; found = next.get(found.id)) {
+        const { crc, ...row } = found
         if (crc !== null && crc !== sumOfRow(fieldsOf(row))) {
           throw new Damaged(`the checksum of device ${row.id} is wrong`)
         }
         yield { ...row, latest: JSON.parse(row.latest) as LatestRow[] }
       }
     },
-    metrics: () => metrics.iterate(),
+    metrics: () => metrics.all(),
   }
 }
 

@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
+import { openDatabase } from './database.ts'
 import { UnusableFile } from './schema.ts'
 
 /**
@@ -14,7 +15,7 @@ export function lockFolder(folder: string): Database.Database {
     // belongs to who made it.
     mkdirSync(folder, { recursive: true, mode: 0o700 })
     const path = join(folder, 'hub.lock')
-    lock = new Database(path, { timeout: 0 })
+    lock = openDatabase(path, { timeout: 0 })
     chmodSync(path, 0o600)
     lock.exec('BEGIN EXCLUSIVE')
     return lock

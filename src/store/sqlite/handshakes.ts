@@ -14,9 +14,7 @@ export function createHandshakes(db: Database.Database) {
   const open = new Map<string, Map<number, number>>()
   let rows = 0
 
-  for (const { journal } of db
-    .prepare<[], { journal: string }>('SELECT journal FROM handshakes ORDER BY id')
-    .iterate()) {
+  for (const journal of db.prepare<[], string>('SELECT journal FROM handshakes ORDER BY id').pluck().all()) {
     for (const entry of JSON.parse(journal) as HandshakeEntry[]) apply(entry)
     rows++
   }

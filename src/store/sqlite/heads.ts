@@ -3,7 +3,7 @@ import { createRecordReader, type RecordReader } from '../record.ts'
 import type { Batch } from '../store.ts'
 import type { DeviceRow, DictionaryTable } from './dictionary-table.ts'
 import { appendToHead, createHead, type Head, headHolds, noteSeen, restoreLatest } from './head.ts'
-import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
+import { checkCommit, commitsFrom } from './log-table.ts'
 import { createSealedSearch, type SealedSearch } from './sealed-search.ts'
 import type { StoredBlocks } from './stored-blocks.ts'
 
@@ -37,12 +37,7 @@ export function loadHeads(db: Database.Database, dictionary: DictionaryTable, bl
   for (const [id, name] of dictionary.metrics()) heads.metrics.set(id, name)
   for (const row of dictionary.devices()) addDevice(heads, restoreHead(row))
   const from = db.prepare<[], number>("SELECT value FROM hub WHERE key = 'recover_from'").pluck().get() ?? 1
-  const rows = db.prepare<[number], CommitRow>(
-    // The row before the place may reach past it.
-    `SELECT ${commitColumns} FROM log
-     WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) ORDER BY "offset"`,
-  )
-  for (const row of rows.iterate(from)) {
+  for (const row of commitsFrom(db, from)) {
     checkCommit(row)
     replay(heads, row.data, row.offset)
     heads.end = row.offset + row.count

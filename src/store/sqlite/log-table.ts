@@ -22,6 +22,15 @@ export function checkCommit({ offset, count, received, data, crc }: CommitRow): 
   throw new Damaged(`the checksum of the log at ${offset} is wrong`)
 }
 
+/** The commits of the log in order, beginning with the last one that is not after an offset: it may reach past it. */
+export function* commitsFrom(db: Database.Database, from: Offset): Generator<CommitRow> {
+  const next = db.prepare<[Offset], CommitRow>(
+    `SELECT ${commitColumns} FROM log WHERE "offset" >= ? ORDER BY "offset" LIMIT 1`,
+  )
+  const before = db.prepare<[Offset], Offset>('SELECT coalesce(max("offset"), 0) FROM log WHERE "offset" <= ?').pluck()
+  for (let row = next.get(before.get(from) ?? 0); row; row = next.get(row.offset + 1)) yield row
+}
+
 /** The log, a row a commit. */
 export function createLogTable(db: Database.Database) {
   const insert = db.prepare(`INSERT INTO log (${commitColumns}) VALUES (?, ?, ?, ?, ?)`)

@@ -13,7 +13,7 @@ import { createEntryReader, isFullPage, type Names } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
-import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
+import { checkCommit, commitsFrom } from './log-table.ts'
 import { giveWay } from './priority.ts'
 import { openForReading } from './schema.ts'
 
@@ -52,10 +52,6 @@ function openReader({ path }: ReaderOptions) {
      WHERE device = ? AND last_ts >= ? AND first_ts < ? ORDER BY first_offset`,
   )
   const blockData = db.prepare<[number], Buffer>('SELECT data FROM blocks WHERE id = ?').pluck()
-  const commits = db.prepare<[number, number], CommitRow>(
-    `SELECT ${commitColumns} FROM log
-     WHERE "offset" >= coalesce((SELECT max("offset") FROM log WHERE "offset" <= ?), 0) AND "offset" < ? ORDER BY "offset"`,
-  )
   const offsetAt = db
     .prepare<[number], number>('SELECT "offset" FROM log WHERE received >= ? ORDER BY "offset" LIMIT 1')
     .pluck()
@@ -200,8 +196,9 @@ function openReader({ path }: ReaderOptions) {
       if (from < first) return page
       const readEntries = createEntryReader(names, filter)
       let bytes = 0
-      for (const row of commits.iterate(from, before)) {
+      for (const row of commitsFrom(db, from)) {
         const { offset, count, data } = row
+        if (offset >= before) break
         if (offset + count <= from) continue
         checkCommit(row)
         page.next = readEntries({ first: offset, records: data }, from, limit, page)

@@ -11,8 +11,9 @@ import {
   rmSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { copyPages, openEmpty, removeDatabase, syncFolder } from './backup.ts'
+import { checkpoint, openDatabase } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
 import { earlierLogs } from './lineage.ts'
 import { openForWriting, UnusableFile } from './schema.ts'
@@ -106,9 +107,9 @@ function putAside(target: string): string {
 function endWal(target: string): void {
   let db: Database.Database | null = null
   try {
-    db = new Database(target)
-    const [result] = db.pragma('wal_checkpoint(TRUNCATE)') as { busy: number }[]
-    if (result?.busy !== 0) throw new UnusableFile(`another process reads ${target}: try again when it has ended`)
+    db = openDatabase(target)
+    if (!checkpoint(db, 'TRUNCATE'))
+      throw new UnusableFile(`another process reads ${target}: try again when it has ended`)
   } catch (error) {
     if (!isUnsound(error)) throw error
   } finally {
@@ -137,7 +138,7 @@ function beginLog(path: string, former: string, end: number): void {
   // A file of an older version is brought to this one.
   const db = openForWriting(path, 'fsync')
   try {
-    db.pragma('journal_mode = DELETE')
+    db.exec('PRAGMA journal_mode = DELETE')
     const keep = db.prepare('INSERT OR REPLACE INTO hub (key, value) VALUES (?, ?)')
     db.transaction(() => {
       keep.run('earlier', JSON.stringify([...earlierLogs(db), { hub: former, end }]))

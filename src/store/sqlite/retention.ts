@@ -76,7 +76,7 @@ export function createRetention(db: Database.Database, heads: Heads) {
     /** False: nothing is left to forget. */
     forgetSlice(limits: Forgetting): boolean {
       const more = slice(limits)
-      db.pragma(`incremental_vacuum(${slicePages})`)
+      db.exec(`PRAGMA incremental_vacuum(${slicePages})`)
       return more
     },
     get logBytes() {

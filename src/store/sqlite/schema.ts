@@ -1,5 +1,6 @@
 import { chmodSync } from 'node:fs'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
+import { openDatabase } from './database.ts'
 
 /** The database is newer than this program, or is none of ours. */
 export class UnusableFile extends Error {
@@ -118,20 +119,20 @@ export type Durability = 'fsync' | 'os'
 
 /** Opens the file for the one writer, brings it to the current version and sets what durability asks for. */
 export function openForWriting(path: string, durability: Durability): Database.Database {
-  const db = new Database(path)
+  const db = openDatabase(path)
   try {
     // The files beside it take its mode.
     chmodSync(path, 0o600)
-    db.pragma('busy_timeout = 5000')
+    db.exec('PRAGMA busy_timeout = 5000')
     checkVersion(db, path)
     // Freed pages can be given back to the file system only if the file was begun in this mode.
-    db.pragma('auto_vacuum = INCREMENTAL')
-    db.pragma('journal_mode = WAL')
+    db.exec('PRAGMA auto_vacuum = INCREMENTAL')
+    db.exec('PRAGMA journal_mode = WAL')
     setSynchronous(db, durability)
     // Larger steps were measured: 1000 pages stall a commit for at most 3 ms, 10,000 for 7 to 13 ms.
-    db.pragma('wal_autocheckpoint = 1000')
-    db.pragma('journal_size_limit = 67108864')
-    db.pragma('cache_size = -16384')
+    db.exec('PRAGMA wal_autocheckpoint = 1000')
+    db.exec('PRAGMA journal_size_limit = 67108864')
+    db.exec('PRAGMA cache_size = -16384')
     migrate(db)
     return db
   } catch (error) {
@@ -142,18 +143,23 @@ export function openForWriting(path: string, durability: Durability): Database.D
 
 /** In WAL mode FULL syncs at every commit, NORMAL only at checkpoints: a power cut may take the last commits. */
 export function setSynchronous(db: Database.Database, durability: Durability): void {
-  db.pragma(durability === 'fsync' ? 'synchronous = FULL' : 'synchronous = NORMAL')
+  db.exec(`PRAGMA synchronous = ${durability === 'fsync' ? 'FULL' : 'NORMAL'}`)
 }
 
 export function openForReading(path: string): Database.Database {
-  const db = new Database(path, { readonly: true, fileMustExist: true })
-  db.pragma('busy_timeout = 5000')
-  db.pragma('cache_size = -8192')
+  const db = openDatabase(path, { readonly: true, fileMustExist: true })
+  db.exec('PRAGMA busy_timeout = 5000')
+  db.exec('PRAGMA cache_size = -8192')
   return db
 }
 
+/** How many of the migrations it has taken. */
+export function versionOf(db: Database.Database): number {
+  return db.prepare<[], number>('PRAGMA user_version').pluck().get() as number
+}
+
 function checkVersion(db: Database.Database, path: string): void {
-  const version = db.pragma('user_version', { simple: true }) as number
+  const version = versionOf(db)
   if (version > newestVersion) {
     throw new UnusableFile(
       `${path} was written by a newer telemetry-hub (file version ${version}, this program knows ${newestVersion}): use that version, or another --data folder`,
@@ -164,18 +170,18 @@ function checkVersion(db: Database.Database, path: string): void {
 /** For who comes beside a hub that runs: the file is of this very version. */
 export function checkCurrent(db: Database.Database, path: string): void {
   checkVersion(db, path)
-  if ((db.pragma('user_version', { simple: true }) as number) < migrations.length) {
+  if (versionOf(db) < migrations.length) {
     throw new UnusableFile(`the hub that runs on ${path} is older than this program: stop it first`)
   }
 }
 
 function migrate(db: Database.Database): void {
-  const version = db.pragma('user_version', { simple: true }) as number
+  const version = versionOf(db)
   for (const [index, step] of migrations.entries()) {
     if (index < version) continue
     db.transaction(() => {
       db.exec(step)
-      db.pragma(`user_version = ${index + 1}`)
+      db.exec(`PRAGMA user_version = ${index + 1}`)
     })()
   }
 }

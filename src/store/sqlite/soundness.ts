@@ -1,8 +1,9 @@
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { decodeBlock, readDirectory } from '../block.ts'
 import { isDamage } from '../damage.ts'
-import { type CommitRow, checkCommit, commitColumns } from './log-table.ts'
-import { newestVersion, UnusableFile } from './schema.ts'
+import { openDatabase } from './database.ts'
+import { checkCommit, commitsFrom } from './log-table.ts'
+import { newestVersion, UnusableFile, versionOf } from './schema.ts'
 
 export interface Checked {
   hub: string
@@ -17,8 +18,8 @@ export interface Checked {
 export function checkDatabase(path: string, name: string): Checked {
   let db: Database.Database | null = null
   try {
-    db = new Database(path, { readonly: true, fileMustExist: true })
-    const version = db.pragma('user_version', { simple: true }) as number
+    db = openDatabase(path, { readonly: true, fileMustExist: true })
+    const version = versionOf(db)
     const hub = hubOf(db)
     if (version < 1 || hub === null) throw new UnusableFile(`${name} is no database of telemetry-hub`)
     if (version > newestVersion) {
@@ -26,8 +27,8 @@ export function checkDatabase(path: string, name: string): Checked {
         `${name} was written by a newer telemetry-hub (file version ${version}, this program knows ${newestVersion}): use that version`,
       )
     }
-    const [first] = db.pragma('integrity_check(1)') as { integrity_check: string }[]
-    if (first?.integrity_check !== 'ok') throw new UnusableFile(damaged(name, first?.integrity_check ?? 'no answer'))
+    const found = db.prepare<[], string>('PRAGMA integrity_check(1)').pluck().get()
+    if (found !== 'ok') throw new UnusableFile(damaged(name, found ?? 'no answer'))
     checkContents(db)
     const end = db.prepare<[], number>('SELECT "offset" + count FROM log ORDER BY "offset" DESC LIMIT 1').pluck().get()
     return { hub, end: end ?? 1 }
@@ -50,20 +51,20 @@ export function isUnsound(error: unknown): boolean {
   return (error as Error & { code?: string }).code === 'SQLITE_NOTADB' || isDamage(error)
 }
 
-interface BlockContent {
+interface BlockRow {
+  id: number
   directory: Buffer
   data: Buffer
 }
 
 /** What SQLite cannot see: whether the blobs are what was written. Throws `Damaged`. */
 function checkContents(db: Database.Database): void {
-  const columns = db.pragma("table_info('log')") as { name: string }[]
   // A file of before there were checksums.
-  if (!columns.some(({ name }) => name === 'crc')) return
-  for (const row of db.prepare<[], CommitRow>(`SELECT ${commitColumns} FROM log`).iterate()) checkCommit(row)
-  for (const { directory, data } of db.prepare<[], BlockContent>('SELECT directory, data FROM blocks').iterate()) {
-    decodeBlock(readDirectory(directory), data)
-  }
+  if (!db.prepare("SELECT 1 FROM pragma_table_info('log') WHERE name = 'crc'").get()) return
+  for (const row of commitsFrom(db, 0)) checkCommit(row)
+  const next = db.prepare<[number], BlockRow>('SELECT id, directory, data FROM blocks WHERE id > ? ORDER BY id LIMIT 1')
+  for (let block = next.get(0); block; block = next.get(block.id))
+    decodeBlock(readDirectory(block.directory), block.data)
 }
 
 function hubOf(db: Database.Database): string | null {

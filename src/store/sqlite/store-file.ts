@@ -2,6 +2,7 @@ import { closeSync, existsSync, fdatasyncSync, openSync } from 'node:fs'
 import type Database from 'better-sqlite3'
 import { createConsumerTable } from './consumers.ts'
 import { createCredentialTable } from './credentials.ts'
+import { checkpoint } from './database.ts'
 import { createDictionaryTable } from './dictionary-table.ts'
 import { createHandshakes } from './handshakes.ts'
 import { loadHeads } from './heads.ts'
@@ -83,12 +84,6 @@ function settleFormerRun(db: Database.Database, log: string): void {
   } finally {
     closeSync(opened)
   }
-}
-
-/** Whether all of the write-ahead log is in the database now, and synced there. */
-function checkpoint(db: Database.Database, mode: 'FULL' | 'TRUNCATE'): boolean {
-  const [result] = db.pragma(`wal_checkpoint(${mode})`) as { busy: number }[]
-  return result?.busy === 0
 }
 
 function readContents(db: Database.Database, onDamage: (what: string) => void) {
