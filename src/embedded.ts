@@ -68,6 +68,7 @@ export interface EmbeddedHub {
 }
 
 const defaultLimit = 1000
+const decoder = new TextDecoder()
 /** After so long without a reading, a batch without any tells how far the feed has come. */
 const heartbeatMillis = 15_000
 
@@ -124,7 +125,7 @@ export async function createHub(options: HubOptions = {}): Promise<EmbeddedHub> 
       if (page.oldest > place && place !== earliest) throw new Error('readings after the cursor are no longer kept')
       place = page.next
       yield {
-        readings: JSON.parse(`[${page.entries.join()}]`) as StoredReading[],
+        readings: JSON.parse(`[${decoder.decode(page.text)}]`) as StoredReading[],
         cursor: writeCursor(log.hub, page.next),
       }
     }

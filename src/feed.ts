@@ -1,4 +1,12 @@
-import { createEntryReader, type EntryReader, isFullPage, type Names } from './store/entries.ts'
+import {
+  createEntryBuffer,
+  createEntryReader,
+  type Entries,
+  type EntryReader,
+  isFullPage,
+  type Names,
+  takeEntries,
+} from './store/entries.ts'
 import type { Filter } from './store/filter.ts'
 import type { LogPage, LogQuery, Offset } from './store/store.ts'
 import { createTail } from './tail.ts'
@@ -12,7 +20,7 @@ export interface PageContent extends LogPage {
   caughtUp: boolean
 }
 
-export type Encode = (page: PageContent) => string
+export type Encode = (page: PageContent) => Buffer
 
 export interface FeedPage extends PageContent {
   /** As it goes over the wire, made once for all who read the same in the same way. */
@@ -25,10 +33,6 @@ interface FollowOptions {
   heartbeat: number
 }
 
-/**
- * The log as everybody reads it. Replay and live are the same: a reader asks for what comes after its place, and
- * waits for the bell when there is nothing. Nobody has a queue; who is slow is behind in the log.
- */
 /** What a reader asks for; the feed knows by itself where the log ends. */
 export interface FeedQuery extends Omit<LogQuery, 'before'> {
   /** On whose behalf the log on disk is read; without it, the hub's own. */
@@ -40,6 +44,10 @@ export interface LogOnDisk {
   readLog(query: LogQuery, reader: string): Promise<LogPage>
 }
 
+/**
+ * The log as everybody reads it. Replay and live are the same: a reader asks for what comes after its place, and
+ * waits for the bell when there is nothing. Nobody has a queue; who is slow is behind in the log.
+ */
 export interface Feed {
   /** One past the last reading. */
   readonly end: Offset
@@ -57,10 +65,17 @@ export interface Feed {
   close(): Promise<void>
 }
 
+/** What a page without readings says. */
+export const noEntries: Entries = { text: new Uint8Array(0), ends: [], offsets: [] }
+
 /** The newest commits stay in memory, so that live readers cost the disk nothing. */
-const maxTailBytes = 8 * 1024 * 1024
-/** While readings pour in, the bell rings at most so often: each ring costs every live reader a frame. */
+const maxTailBytes = 1024 * 1024
+/**
+ * While readings pour in, the bell rings at most so often: each ring costs every live reader a frame. A frame takes about
+ * 15 µs here, so all live readers together get a seventh of this thread, and devices keep the rest.
+ */
 const ringMillis = 4
+const ringMillisPerReader = 0.1
 const maxReaders = 256
 const maxPages = 32
 /** Bytes of the log that one reader goes through in a turn, so that others get theirs: a few milliseconds. */
@@ -68,6 +83,7 @@ const maxStepBytes = 512 * 1024
 
 export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Feed {
   const tail = createTail(maxTailBytes)
+  const entries = createEntryBuffer()
   let end = firstEnd
   let closed = false
   let followers = 0
@@ -85,7 +101,7 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
   }
 
   async function read(query: FeedQuery): Promise<FeedPage> {
-    if (query.after >= end) return pageOf({ entries: [], offsets: [], characters: 0, next: end, oldest: 0 })
+    if (query.after >= end) return pageOf({ ...noEntries, next: end, oldest: 0 })
     if (tail.holds(query.after)) return readTail(query)
     const { reader = '', ...asked } = query
     // Reader threads may see a commit before this thread has heard of it.
@@ -99,14 +115,14 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
     const known = pages.get(key)
     if (known) return known
     const readEntries = readerFor(filterKey, filter)
-    const page: LogPage = { entries: [], offsets: [], characters: 0, next: after, oldest: 0 }
+    let next = after
     let bytes = 0
     for (const commit of tail.from(after)) {
-      page.next = readEntries(commit, after, limit, page)
+      next = readEntries(commit, after, limit, entries)
       bytes += commit.records.length
-      if (isFullPage(page, limit) || bytes >= maxStepBytes) break
+      if (isFullPage(entries, limit) || bytes >= maxStepBytes) break
     }
-    const made = pageOf(page)
+    const made = pageOf({ ...takeEntries(entries), next, oldest: 0 })
     if (pages.size >= maxPages) pages.clear()
     pages.set(key, made)
     return made
@@ -130,7 +146,7 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
       encoded(encode) {
         const known = made.get(encode)
         if (known) return known
-        const bytes = Buffer.from(encode(this))
+        const bytes = encode(this)
         made.set(encode, bytes)
         return bytes
       },
@@ -149,7 +165,7 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
         after = page.next
         // Also while readings pass that the filter leaves out, the reader hears how far it has come; and where it is
         // when the hub stops.
-        if (page.entries.length > 0 || gone || closed || performance.now() - lastWord >= heartbeat) {
+        if (page.ends.length > 0 || gone || closed || performance.now() - lastWord >= heartbeat) {
           lastWord = performance.now()
           yield page
         }
@@ -215,7 +231,7 @@ function createBell() {
     ring(): void {
       if (scheduled || waiting.size === 0) return
       scheduled = true
-      const pause = ringMillis - (performance.now() - lastRing)
+      const pause = Math.max(ringMillis, waiting.size * ringMillisPerReader) - (performance.now() - lastRing)
       if (pause > 0) setTimeout(ringNow, pause)
       else setImmediate(ringNow)
     },

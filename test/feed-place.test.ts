@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest'
-import { createFeed, earliest } from '../src/feed.ts'
+import { createFeed, earliest, noEntries } from '../src/feed.ts'
 import { createRecordBuilder } from '../src/store/record.ts'
 import type { LogQuery } from '../src/store/store.ts'
 
 const names = { device: (id: number) => `d${id}`, metric: (id: number) => `m${id}` }
-const nothing = async ({ after }: LogQuery) => ({ entries: [], offsets: [], characters: 0, next: after, oldest: 1 })
+const nothing = async ({ after }: LogQuery) => ({ ...noEntries, next: after, oldest: 1 })
 
 function commit(first: number, device: number, count: number) {
   const builder = createRecordBuilder()
@@ -26,7 +26,7 @@ describe('a reader of the feed', () => {
     }, 2)
     const seen: number[] = []
     for await (const page of pages) {
-      expect(page.entries).toEqual([])
+      expect(page.ends).toEqual([])
       seen.push(page.next)
       if (seen.length === 3) break
     }
@@ -40,7 +40,7 @@ describe('a reader of the feed', () => {
     const store = {
       readLog: async (query: LogQuery) => {
         asked.push(query)
-        return { entries: [], offsets: [], characters: 0, next: query.before, oldest: 1 }
+        return { ...noEntries, next: query.before, oldest: 1 }
       },
     }
     const feed = createFeed(store, names, 7)

@@ -1,5 +1,6 @@
 import type { Millis } from '../../devices/reading.ts'
 import type { Feed, FeedPage } from '../feed.ts'
+import { readingsOf } from '../store/entries.ts'
 import type { ConsumerChange, Offset, Store } from '../store/store.ts'
 import { steadyNow } from './clock.ts'
 import { createDeadLetters } from './dead-letters.ts'
@@ -111,7 +112,7 @@ export interface ConsumerOptions {
 type Entry = [offset: Offset, reading: string]
 
 /** An answer is not larger than a page or two of the feed, however much is due again. */
-const maxAnswerCharacters = 256 * 1024
+const maxAnswerBytes = 256 * 1024
 /** Patterns of filters of before; when there are more, they count as one that matches all devices. */
 const maxFormer = 100
 
@@ -188,9 +189,9 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     const now = steadyNow()
     const deliveries: Delivery[] = []
     const deadBefore = dead.count
-    let characters = 0
+    let bytes = 0
     for (const run of pending.ready(now, max)) {
-      for (let { from } = run; from < run.to && characters < maxAnswerCharacters; ) {
+      for (let { from } = run; from < run.to && bytes < maxAnswerBytes; ) {
         const found = await readRun(from, run.to)
         for (const piece of pending.cut(from, found.to)) {
           if (piece.ready > now) {
@@ -202,16 +203,16 @@ export function createConsumer(options: ConsumerOptions): Consumer {
           if (piece.attempt >= rules.maxDeliver) bury(piece, own, 'not acknowledged after the last delivery')
           else deliver(own, piece.attempt + 1, piece.since, deliveries)
         }
-        characters += found.characters
+        bytes += found.bytes
         from = found.to
       }
     }
     const room = Math.min(max - deliveries.length, rules.maxPending - pending.count)
-    if (room > 0 && characters < maxAnswerCharacters && !dead.full) {
+    if (room > 0 && bytes < maxAnswerBytes && !dead.full) {
       const page = await readNext(room)
       if (page.oldest > next) missed += page.oldest - next
       next = Math.max(next, page.next)
-      deliver(entriesOfPage(page), 1, Date.now(), deliveries)
+      deliver(readingsOf(page), 1, Date.now(), deliveries)
     }
     if (deliveries.length > 0 || dead.count > deadBefore) onTouched(consumer)
     return deliveries
@@ -228,14 +229,14 @@ export function createConsumer(options: ConsumerOptions): Consumer {
    * What the log still holds of a run, up to a full page; `to` is how far that goes. The devices of the filter counted
    * when it was delivered first, and may be others by now.
    */
-  async function readRun(from: Offset, to: Offset): Promise<{ entries: Entry[]; to: Offset; characters: number }> {
+  async function readRun(from: Offset, to: Offset): Promise<{ entries: Entry[]; to: Offset; bytes: number }> {
     const filter = { devices: [], metrics: rules.filter.metrics }
     const page = await feed.read({ after: from, limit: to - from, filter })
     const reached = page.oldest > from ? page.oldest : page.next
     return {
-      entries: entriesOfPage(page).filter(([offset]) => offset < to),
+      entries: readingsOf(page).filter(([offset]) => offset < to),
       to: reached > from ? Math.min(to, reached) : to,
-      characters: page.characters,
+      bytes: page.text.length,
     }
   }
 
@@ -414,10 +415,6 @@ export function createConsumer(options: ConsumerOptions): Consumer {
 function sinceKept({ at, pending }: ConsumerState): Run[] {
   const back = Math.max(0, (at ?? 0) - steadyNow())
   return pending.map((run) => ({ ...run, ready: run.ready - back }))
-}
-
-function entriesOfPage({ entries, offsets }: FeedPage): Entry[] {
-  return entries.map((entry, i) => [offsets[i] as Offset, entry])
 }
 
 function entriesOf(entries: readonly Entry[], { from, to }: Run): Entry[] {

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { readPlace, writeCursor } from '../cursor.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
-import { type Encode, earliest, type FeedPage, type FeedQuery, type PageContent } from '../feed.ts'
+import { type Encode, earliest, type FeedPage, type FeedQuery, noEntries, type PageContent } from '../feed.ts'
 import { readPatterns } from '../store/filter.ts'
 import { chooseType } from './accept.ts'
 import type { HttpContext, Routes } from './context.ts'
@@ -98,7 +98,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     // A filter may pass over much that it does not want: go on until there is something, or nothing more, but not for
     // so long that the reader gives up; it has a cursor to go on from.
     while (
-      page.entries.length === 0 &&
+      page.ends.length === 0 &&
       performance.now() < (page.caughtUp ? deadline : patience) &&
       !signal.aborted &&
       !feed.closed
@@ -138,32 +138,37 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       .send(Readable.from(chunks(), { objectMode: false }))
   }
 
-  function encodeAnswer(page: PageContent): string {
-    return `{"readings":[${page.entries.join()}],"cursor":"${cursor(page)}","caughtUp":${page.caughtUp}}`
+  function encodeAnswer(page: PageContent): Buffer {
+    return framed('{"readings":[', page, `],"cursor":"${cursor(page)}","caughtUp":${page.caughtUp}}`)
   }
 
-  function encodeFrame(page: PageContent): string {
-    const type = page.entries.length > 0 ? `"readings","readings":[${page.entries.join()}]` : '"heartbeat"'
-    return `{"type":${type},"cursor":"${cursor(page)}"}`
+  function encodeFrame(page: PageContent): Buffer {
+    const end = `"cursor":"${cursor(page)}"}`
+    if (page.ends.length === 0) return Buffer.from(`{"type":"heartbeat",${end}`)
+    return framed('{"type":"readings","readings":[', page, `],${end}`)
   }
 
-  function encodeEvents(page: PageContent): string {
-    if (page.entries.length > 0) {
-      return `id: ${cursor(page)}\nevent: readings\ndata: {"readings":[${page.entries.join()}]}\n\n`
-    }
+  function encodeEvents(page: PageContent): Buffer {
+    const id = `id: ${cursor(page)}\n`
     // An event without a name but with an id: no listener hears of it, and the place is remembered all the same.
-    return `id: ${cursor(page)}\nevent: heartbeat\ndata: {}\n\n`
+    if (page.ends.length === 0) return Buffer.from(`${id}event: heartbeat\ndata: {}\n\n`)
+    return framed(`${id}event: readings\ndata: {"readings":[`, page, ']}\n\n')
   }
 
-  function encodeLines(page: PageContent): string {
+  function encodeLines(page: PageContent): Buffer {
+    const { text, ends, offsets, next } = page
     // A line without a reading tells how far the feed has come.
-    if (page.entries.length === 0) return `{"cursor":"${cursor(page)}"}\n`
-    let lines = ''
-    page.entries.forEach((entry, index) => {
-      const next = index + 1 < page.entries.length ? (page.offsets[index] as number) + 1 : page.next
-      lines += `${entry.slice(0, -1)},"cursor":"${writeCursor(hub, next)}"}\n`
+    if (ends.length === 0) return Buffer.from(`{"cursor":"${cursor(page)}"}\n`)
+    const lines = Buffer.allocUnsafe(text.length + ends.length * lineEnd(hub, Number.MAX_SAFE_INTEGER).length)
+    let [from, at] = [0, 0]
+    ends.forEach((end, index) => {
+      lines.set(text.subarray(from, end), at)
+      // In place of the brace that ends the reading.
+      at += end - from - 1
+      from = end + 1
+      at += lines.write(lineEnd(hub, index + 1 < ends.length ? (offsets[index] as number) + 1 : next), at, 'latin1')
     })
-    return lines
+    return lines.subarray(0, at)
   }
 
   async function serveSocket(socket: WebSocket, request: FastifyRequest): Promise<void> {
@@ -228,13 +233,14 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
   }
 }
 
-const nothing: PageContent = {
-  entries: [],
-  offsets: [],
-  characters: 0,
-  next: 0,
-  oldest: 0,
-  caughtUp: true,
+const nothing: PageContent = { ...noEntries, next: 0, oldest: 0, caughtUp: true }
+
+function framed(before: string, { text }: PageContent, after: string): Buffer {
+  return Buffer.concat([Buffer.from(before), text, Buffer.from(after)])
+}
+
+function lineEnd(hub: string, next: number): string {
+  return `,"cursor":"${writeCursor(hub, next)}"}\n`
 }
 
 const notGood = 'the token was revoked or has expired'

@@ -1,6 +1,26 @@
+import { maxNumberBytes, writeFragment, writeNumber } from '../history/json-bytes.ts'
 import { compilePatterns, type Filter, type Matcher } from './filter.ts'
-import { createRecordReader } from './record.ts'
-import type { LogPage } from './store.ts'
+import { createRecordReader, type RecordReader } from './record.ts'
+import type { Offset } from './store.ts'
+
+/** Readings as JSON texts, ready to be sent: one after another, with a comma between two. */
+export interface Entries {
+  text: Uint8Array<ArrayBuffer>
+  /** Where each of them ends in it. */
+  ends: number[]
+  offsets: Offset[]
+}
+
+/** Each reading by itself, with its place in the log. */
+export function readingsOf({ text, ends, offsets }: Entries): [offset: Offset, reading: string][] {
+  const bytes = Buffer.from(text.buffer, text.byteOffset, text.byteLength)
+  let from = 0
+  return ends.map((end, i) => {
+    const reading = bytes.toString('utf8', from, end)
+    from = end + 1
+    return [offsets[i] as Offset, reading]
+  })
+}
 
 /** The names behind the numbers of the dictionary. */
 export interface Names {
@@ -8,62 +28,127 @@ export interface Names {
   metric(id: number): string
 }
 
-/** Adds the readings of one commit that pass to the page, until it is full; returns the next offset. */
+/** What a page is written into. One after another: its memory is used again. */
+export interface EntryBuffer {
+  bytes: Buffer
+  at: number
+  ends: number[]
+  offsets: Offset[]
+}
+
+/** A page is what a reader that stops reading holds in memory, and what a live one waits for. */
+const maxPageBytes = 256 * 1024
+
+export function createEntryBuffer(): EntryBuffer {
+  return { bytes: Buffer.allocUnsafeSlow(maxPageBytes), at: 0, ends: [], offsets: [] }
+}
+
+export function isFullPage({ ends, at }: EntryBuffer, limit: number): boolean {
+  return ends.length >= limit || at >= maxPageBytes
+}
+
+/** A copy of what was written, in memory of its own. */
+export function takeEntries(buffer: EntryBuffer): Entries {
+  const { bytes, at, ends, offsets } = buffer
+  // What one huge reading needed is not held on to.
+  Object.assign(buffer, bytes.length > 2 * maxPageBytes ? createEntryBuffer() : { at: 0, ends: [], offsets: [] })
+  return { text: new Uint8Array(bytes.subarray(0, at)), ends, offsets }
+}
+
+/** Writes the readings of one commit that pass, until the page is full; returns the next offset. */
 export type EntryReader = (
   commit: { first: number; records: Uint8Array },
   after: number,
   limit: number,
-  page: Pick<LogPage, 'entries' | 'offsets' | 'characters'>,
+  page: EntryBuffer,
 ) => number
 
-/** A page is what a reader that stops reading holds in memory, and what a live one waits for. */
-const maxPageCharacters = 256 * 1024
-
-export function isFullPage({ entries, characters }: Pick<LogPage, 'entries' | 'characters'>, limit: number): boolean {
-  return entries.length >= limit || characters >= maxPageCharacters
-}
+const encoder = new TextEncoder()
+const toValues = encoder.encode(',"values":{')
+const toReceived = encoder.encode('},"received":')
+const [comma, close] = [44, 125]
+const [yes, no] = [encoder.encode('true'), encoder.encode('false')]
+/** What an entry takes beside names and values. */
+const frameBytes = 2 + toValues.length + toReceived.length + 2 * maxNumberBytes
+/** UTF-8 takes up to three bytes for a character of a text. */
+const maxCharacterBytes = 3
 
 /**
  * Makes the JSON of readings straight from their records. A filter by metric leaves the others out of `values`,
  * and a reading without any of them out of the answer.
  */
 export function createEntryReader(names: Names, filter: Filter): EntryReader {
-  const device = cachedNames(names.device, compilePatterns(filter.devices))
-  const metric = cachedNames(names.metric, compilePatterns(filter.metrics))
+  const device = cachedNames(names.device, compilePatterns(filter.devices), (name) =>
+    encoder.encode(`{"device":${name},"ts":`),
+  )
+  const metric = cachedNames(names.metric, compilePatterns(filter.metrics), (name) => encoder.encode(`${name}:`))
   return ({ first, records }, after, limit, page) => {
     const record = createRecordReader(records)
     let offset = first
     while (!isFullPage(page, limit) && record.next()) {
       if (offset++ < after) continue
-      const name = device(record.device)
-      if (name === null) continue
-      let values = ''
-      for (let i = 0; i < record.size; i++) {
-        const key = metric(record.metrics[i] as number)
-        if (key === null) continue
-        const value = record.values[i]
-        values += `${values === '' ? '' : ','}${key}:${typeof value === 'string' ? JSON.stringify(value) : value}`
-      }
-      if (values === '') continue
-      const entry = `{"device":${name},"ts":${record.ts},"values":{${values}},"received":${record.received}}`
-      page.characters += entry.length
-      page.entries.push(entry)
+      const open = device(record.device)
+      if (open === null || !writeEntry(page, open, record, metric)) continue
+      page.ends.push(page.at)
       page.offsets.push(offset - 1)
     }
     return offset
   }
 }
 
-/** Names as JSON, each made once; `null` for those that do not match. */
-export function cachedNames(nameOf: (id: number) => string, matches: Matcher | null) {
-  const known = new Map<number, string | null>()
-  return (id: number): string | null => {
-    let text = known.get(id)
-    if (text === undefined) {
+/** False, and nothing written, when none of the values passes. */
+function writeEntry(
+  page: EntryBuffer,
+  open: Uint8Array,
+  record: RecordReader,
+  metric: (id: number) => Uint8Array | null,
+): boolean {
+  makeRoom(page, page.at, frameBytes + open.length)
+  let { at, bytes } = page
+  if (page.ends.length > 0) bytes[at++] = comma
+  at = writeFragment(bytes, at, open)
+  at = writeNumber(bytes, at, record.ts)
+  at = writeFragment(bytes, at, toValues)
+  const begin = at
+  for (let i = 0; i < record.size; i++) {
+    const key = metric(record.metrics[i] as number)
+    if (key === null) continue
+    const value = record.values[i]
+    const text = typeof value === 'string' ? JSON.stringify(value) : ''
+    bytes = makeRoom(page, at, frameBytes + key.length + text.length * maxCharacterBytes)
+    if (at > begin) bytes[at++] = comma
+    at = writeFragment(bytes, at, key)
+    if (typeof value === 'number') at = writeNumber(bytes, at, value)
+    else if (typeof value === 'string') at += bytes.write(text, at)
+    else at = writeFragment(bytes, at, value ? yes : no)
+  }
+  if (at === begin) return false
+  at = writeFragment(bytes, at, toReceived)
+  at = writeNumber(bytes, at, record.received)
+  bytes[at++] = close
+  page.at = at
+  return true
+}
+
+function makeRoom(page: EntryBuffer, at: number, more: number): Buffer {
+  if (at + more > page.bytes.length) {
+    const larger = Buffer.allocUnsafeSlow(Math.max(2 * page.bytes.length, at + more))
+    page.bytes.copy(larger, 0, 0, at)
+    page.bytes = larger
+  }
+  return page.bytes
+}
+
+/** What is made of a name as JSON, once each; `null` for those that do not match. */
+export function cachedNames<T>(nameOf: (id: number) => string, matches: Matcher | null, make: (name: string) => T) {
+  const known = new Map<number, T | null>()
+  return (id: number): T | null => {
+    let made = known.get(id)
+    if (made === undefined) {
       const name = nameOf(id)
-      text = matches === null || matches(name) ? JSON.stringify(name) : null
-      known.set(id, text)
+      made = matches === null || matches(name) ? make(JSON.stringify(name)) : null
+      known.set(id, made)
     }
-    return text
+    return made
   }
 }

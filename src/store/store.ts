@@ -1,6 +1,7 @@
 import type { Millis } from '../../devices/reading.ts'
 import type { Note } from '../../devices/sink.ts'
 import type { HistoryPage, HistoryQuery } from '../history/query.ts'
+import type { Entries } from './entries.ts'
 import type { Filter } from './filter.ts'
 
 /** The place of a reading in the log: the first one has 1, and each has one more than the one before. */
@@ -111,13 +112,8 @@ export interface LogQuery {
   filter: Filter
 }
 
-/** Readings of the log that pass a filter, as JSON texts ready to be sent. */
-export interface LogPage {
-  entries: string[]
-  /** The offset of each entry. */
-  offsets: Offset[]
-  /** Of all entries; a page is full by their number or by this. */
-  characters: number
+/** Readings of the log that pass a filter. */
+export interface LogPage extends Entries {
   /** Where to go on: past everything that was looked at, whether it passed the filter or not. */
   next: Offset
   /** The first offset that is kept. Asked for an earlier one, a page is empty and says so by this. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import type { Value } from '../../devices/reading.ts'
-import { maxNumberBytes, writeNumber } from '../../src/history/digits.ts'
 import { encodePage } from '../../src/history/encode.ts'
+import { maxNumberBytes, writeNumber } from '../../src/history/json-bytes.ts'
 import { columnName, type Table } from '../../src/history/layouts.ts'
 import { type Format, formats, type HistoryQuery, writePosition } from '../../src/history/query.ts'
 import { valueAt } from '../../src/store/columns.ts'

@@ -9,7 +9,7 @@ import type { HistoryPage, HistoryQuery } from '../../history/query.ts'
 import type { Segment } from '../../history/segments.ts'
 import { decodeBlock, readDirectory } from '../block.ts'
 import type { Rows } from '../columns.ts'
-import { createEntryReader, isFullPage, type Names } from '../entries.ts'
+import { createEntryBuffer, createEntryReader, isFullPage, type Names, takeEntries } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
@@ -56,6 +56,7 @@ function openReader({ path }: ReaderOptions) {
     .prepare<[number], number>('SELECT "offset" FROM log WHERE received >= ? ORDER BY "offset" LIMIT 1')
     .pluck()
   const oldest = db.prepare<[], number>('SELECT coalesce(min("offset"), 1) FROM log').pluck()
+  const entries = createEntryBuffer()
   const begin = db.prepare('BEGIN')
   const end = db.prepare('COMMIT')
   const names: Names = {
@@ -187,13 +188,13 @@ function openReader({ path }: ReaderOptions) {
     return { table: { times: page.times, columns } satisfies Table, next: page.next }
   }
 
-  function readLog({ after, before, limit, filter }: LogQuery): LogPage {
-    return snapshot(() => {
+  function readLog({ after, before, limit, filter }: LogQuery): Moved<LogPage> {
+    const page = snapshot(() => {
       const first = oldest.get() ?? 1
       // 0 stands for the earliest place there is.
       const from = after === 0 ? first : after
-      const page: LogPage = { entries: [], offsets: [], characters: 0, next: from, oldest: first }
-      if (from < first) return page
+      let next = from
+      if (from < first) return { next, oldest: first }
       const readEntries = createEntryReader(names, filter)
       let bytes = 0
       for (const row of commitsFrom(db, from)) {
@@ -201,12 +202,14 @@ function openReader({ path }: ReaderOptions) {
         if (offset >= before) break
         if (offset + count <= from) continue
         checkCommit(row)
-        page.next = readEntries({ first: offset, records: data }, from, limit, page)
+        next = readEntries({ first: offset, records: data }, from, limit, entries)
         bytes += data.length
-        if (isFullPage(page, limit) || bytes > maxLogBytes) break
+        if (isFullPage(entries, limit) || bytes > maxLogBytes) break
       }
-      return page
+      return { next, oldest: first }
     })
+    const taken = takeEntries(entries)
+    return new Moved({ ...taken, ...page }, [taken.text.buffer])
   }
 
   return {

@@ -36,7 +36,7 @@ export function createSummaries({ byName, metrics }: Pick<Heads, 'byName' | 'met
     },
     // One text crosses threads as it is; a thousand objects were taken apart, put together and then made a text of.
     latest(query: DeviceQuery & { metrics: string[] }): LatestPage {
-      const key = cachedNames(metricName, compilePatterns(query.metrics))
+      const key = cachedNames(metricName, compilePatterns(query.metrics), (name) => name)
       const heads = select({ ...query, limit: query.limit + 1 })
       const next = heads.length > query.limit ? (heads[query.limit - 1] as Head).name : null
       if (next !== null) heads.length = query.limit

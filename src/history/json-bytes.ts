@@ -1,6 +1,12 @@
 /*
- * Numbers as JSON, straight into bytes, without a text of each value on the way that would soon be garbage.
+ * JSON straight into bytes, without a text of each value on the way that would soon be garbage.
  */
+
+/** Copies what stands between values; returns the place after it. It is short: a loop takes two thirds of the time of `set`. */
+export function writeFragment(bytes: Uint8Array, at: number, fragment: Uint8Array): number {
+  for (let i = 0; i < fragment.length; i++) bytes[at + i] = fragment[i] as number
+  return at + fragment.length
+}
 
 /** The longest that `writeNumber` writes: `-0.0000012345678901234567`. */
 export const maxNumberBytes = 25
