@@ -26,8 +26,12 @@ export interface Visitor {
   maySpeakFor(device: string): boolean
   mayPublish(topic: string): boolean
   maySubscribe(filter: string): boolean
-  /** Aborts when its credential is no longer good: the connection ends. */
-  signal: AbortSignal
+  /** Its credential is no longer good: the connection ends. */
+  revocation: {
+    readonly revoked: boolean
+    /** Calls once, when it happens; at once, if it has. Gives what takes that back. */
+    onRevoked(listener: () => void): () => void
+  }
 }
 
 /** Decides who comes in. */
@@ -49,7 +53,7 @@ const nobody: Visitor = {
   maySpeakFor: () => false,
   mayPublish: () => false,
   maySubscribe: () => false,
-  signal: new AbortController().signal,
+  revocation: { revoked: false, onRevoked: () => () => {} },
 }
 
 export function visitorOf(client: Client): Visitor {

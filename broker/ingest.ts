@@ -139,7 +139,7 @@ export function createIngest({ sink, route, window, sessions, limits, heard }: I
       if (limit) return done(new LimitReached(limit, `a topic is beyond ${limit}, which is ${limits[limit]}`))
       const visitor = visitorOf(client)
       // Nobody speaks for a credential that is no longer good, a will neither.
-      if (visitor.signal.aborted || !mayPublish(visitor, topic)) {
+      if (visitor.revocation.revoked || !mayPublish(visitor, topic)) {
         return done(new Error(`not allowed to publish to ${topic}`))
       }
       const found = routes.get(topic)

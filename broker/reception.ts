@@ -56,11 +56,13 @@ export function createReception(options: ReceptionOptions) {
     if (connect.will) connect.will.payload = ownCopy(connect.will.payload)
     remembered.delete(client.id)
     if (!connect.clean && sessions.open(client.id, visitor.identity)) remembered.add(client.id)
-    const end = () => client.close()
-    visitor.signal.addEventListener('abort', end)
-    client.conn.once('close', () => visitor.signal.removeEventListener('abort', end))
+    const { revocation } = visitor
+    client.conn.once(
+      'close',
+      revocation.onRevoked(() => client.close()),
+    )
     // Revoked while it was being let in.
-    return visitor.signal.aborted ? refusal('the credential is no longer good', notAuthorized) : null
+    return revocation.revoked ? refusal('the credential is no longer good', notAuthorized) : null
   }
 
   return {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { generate } from 'mqtt-packet'
-import { onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 
 export const mainFile = fileURLToPath(new URL('../src/main.js', import.meta.url))
 export const simulatorFile = fileURLToPath(new URL('../simulator/main.js', import.meta.url))
@@ -92,6 +92,8 @@ export async function startHubProcess(
     : spawn(process.execPath, args)
   onFinished(async () => {
     if (child.exitCode === null && child.signalCode === null) await end(child, 'SIGKILL')
+    // Of listeners that add up, of what is deprecated: such as end in nobody's log but that of the user.
+    expect(output).not.toMatch(/^\(node:\d+\)/m)
   })
   let output = ''
   child.stdout.on('data', (chunk) => {

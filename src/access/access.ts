@@ -12,6 +12,7 @@ import {
   toKept,
 } from './credential.ts'
 import { type Grant, grantOf, identityOf, openGrant } from './grant.ts'
+import { createRevocation } from './revocation.ts'
 import { createFingerprints, idOf, matchesHash } from './secret.ts'
 
 /** What somebody shows at the door. */
@@ -88,14 +89,14 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   const credentials = new Map<string, Credential>()
   const lent = new Set<string>()
   const byDevice = new Map<string, Credential[]>()
-  const aborters = new Map<string, AbortController>()
+  const revocations = new Map<string, ReturnType<typeof createRevocation>>()
   const attempts = createAttempts()
   const fingerprint = createFingerprints()
   // Who was let in once need not be hashed again: the fingerprint of what was shown, and the hash that it matched.
   const verified = new Map<string, { id: string; hash: string }>()
   const used = new Map<string, Millis>()
   let open = loopbackOnly
-  const openDoor = new AbortController()
+  const openDoor = createRevocation()
   let expiry: NodeJS.Timeout | null = null
   const touching = setInterval(() => void keepUsed(), touchMillis)
   touching.unref()
@@ -106,7 +107,7 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   function put(credential: Credential): void {
     // From now on everybody needs credentials, also who is in already, and also when the last one is revoked.
     open = false
-    openDoor.abort()
+    openDoor.revoke()
     credentials.set(credential.id, credential)
   }
 
@@ -115,10 +116,10 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
     end(id)
   }
 
-  /** Ends what was let in by a credential. What it lets in later, if anything, has another signal. */
+  /** Ends what was let in by a credential. What it lets in later, if anything, has another revocation. */
   function end(id: string): void {
-    aborters.get(id)?.abort()
-    aborters.delete(id)
+    revocations.get(id)?.revoke()
+    revocations.delete(id)
   }
 
   /** To be called after each change. */
@@ -164,7 +165,7 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   }
 
   async function enter(knock: Knock): Promise<Grant | Refusal> {
-    if (open) return openGrant(openDoor.signal)
+    if (open) return openGrant(openDoor)
     const { username, secret, certified } = knock
     // A certificate opens what was made for one: a key that was stolen shall not outlive a change to a password.
     const certificate = certified
@@ -218,7 +219,7 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   }
 
   function recall(identity: string): Grant | null {
-    if (open) return identity === '' ? openGrant(openDoor.signal) : null
+    if (open) return identity === '' ? openGrant(openDoor) : null
     const name = identity.slice(identity.indexOf(':') + 1)
     const named = [...(byDevice.get(name) ?? []), credentials.get(name)]
     const valid = named.find((one) => one !== undefined && identityOf(one) === identity && isValid(one))
@@ -244,14 +245,14 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
   }
 
   function grantTo(credential: Credential): Grant {
-    let aborter = aborters.get(credential.id)
-    if (!aborter) {
-      aborter = new AbortController()
-      aborters.set(credential.id, aborter)
+    let revocation = revocations.get(credential.id)
+    if (!revocation) {
+      revocation = createRevocation()
+      revocations.set(credential.id, revocation)
       // The clock was set back, and the credential is good once more.
       if (credential.expires !== null && !expiry) watchExpiry()
     }
-    return grantOf(credential, aborter.signal)
+    return grantOf(credential, revocation)
   }
 
   async function keepUsed(): Promise<void> {

@@ -39,9 +39,9 @@ export function createDoorman(access: Access) {
 }
 
 function visitor(grant: Grant, login: string) {
-  const { identity, signal, mayPublish, maySubscribe } = grant
+  const { identity, revocation, mayPublish, maySubscribe } = grant
   const maySpeakFor = (device: string): boolean => grant.has('write') && grant.covers(device)
   // A service says by its user name which of its devices it is.
   const device = grant.device || (maySpeakFor(login) ? login : '')
-  return { identity, device, maySpeakFor, mayPublish, maySubscribe, signal }
+  return { identity, device, maySpeakFor, mayPublish, maySubscribe, revocation }
 }

@@ -1,8 +1,9 @@
 import type { Credential, Role } from './credential.ts'
 import { createScope } from './credential.ts'
+import type { Revocation } from './revocation.ts'
 import { allowsFilter, allowsTopic } from './topic-rules.ts'
 
-/** What somebody who was let in may do, until the signal aborts. */
+/** What somebody who was let in may do, until its revocation. */
 export interface Grant {
   /** Whose client ids and sessions are its own: `device:kitchen`, `token:k3fw92ha`; empty where nobody needs credentials. */
   identity: string
@@ -18,8 +19,7 @@ export interface Grant {
   covers(device: string): boolean
   mayPublish(topic: string): boolean
   maySubscribe(filter: string): boolean
-  /** Aborts when the credential is revoked, changed or has expired. */
-  signal: AbortSignal
+  revocation: Revocation
 }
 
 const everywhere = ['#']
@@ -33,7 +33,7 @@ export function identityOf({ kind, id, name }: Credential): string {
   return `${kind}:${kind === 'device' ? name : id}`
 }
 
-export function grantOf(credential: Credential, signal: AbortSignal): Grant {
+export function grantOf(credential: Credential, revocation: Revocation): Grant {
   const { kind, id, name, roles, devices, publish, subscribe } = credential
   const isDevice = kind === 'device'
   const covers = createScope(devices)
@@ -56,12 +56,12 @@ export function grantOf(credential: Credential, signal: AbortSignal): Grant {
       const isOfBroker = filter.startsWith('$') && !roles.includes('admin')
       return allowsFilter({ templates: isOfBroker ? subscribe : [...subscribing, ...subscribe], covers }, filter)
     },
-    signal,
+    revocation,
   }
 }
 
 /** For everybody, while there are no credentials and only this machine can come in. */
-export function openGrant(signal: AbortSignal): Grant {
+export function openGrant(revocation: Revocation): Grant {
   return {
     identity: '',
     name: 'anybody on this machine',
@@ -72,6 +72,6 @@ export function openGrant(signal: AbortSignal): Grant {
     covers: () => true,
     mayPublish: () => true,
     maySubscribe: () => true,
-    signal,
+    revocation,
   }
 }

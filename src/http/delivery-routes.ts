@@ -48,9 +48,9 @@ export function deliveryRoutes({ gate, guards, consumers }: HttpContext): Routes
         }
         const patience = Math.min(readDuration('wait', wait), maxWaitMillis)
         if (patience > 0) guards.streaming(request.ip ?? '', reply.raw)
-        const { covers, signal } = gate.grantOf(request)
+        const { covers, revocation } = gate.grantOf(request)
         const allowed = () => consumer.devices.every(covers)
-        const deliveries = await consumer.receive(max, patience, closeSignal(reply, signal), allowed)
+        const deliveries = await consumer.receive(max, patience, closeSignal(reply, revocation), allowed)
         // Its filter has changed meanwhile.
         if (deliveries.length === 0) reachConsumer(gate, request, consumer)
         // Nobody is there to work on them: the next one gets them, as if they had not been delivered.

@@ -90,7 +90,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
     const { wait, preferred } = readWait(request)
     if (wait > 0) guards.streaming(request.ip ?? '', reply.raw)
     const deadline = performance.now() + wait * 1000
-    const granted = gate.grantOf(request).signal
+    const granted = gate.grantOf(request).revocation
     const signal = closeSignal(reply, granted)
     const patience = Math.max(deadline, performance.now() + scanMillis)
     let page = await feed.read(query)
@@ -108,7 +108,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
       page = await feed.read({ ...query, after })
       refuseGone(page, { after })
     }
-    if (granted.aborted) throw new Problem('unauthorized', notGood)
+    if (granted.revoked) throw new Problem('unauthorized', notGood)
     if (preferred) reply.header('preference-applied', `wait=${wait}`)
     return reply
       .type('application/json; charset=utf-8')
@@ -124,7 +124,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
   ): Promise<FastifyReply> {
     guards.streaming(request.ip ?? '', reply.raw)
     const query = await readQuery(request, 'latest')
-    const signal = closeSignal(reply, gate.grantOf(request).signal)
+    const signal = closeSignal(reply, gate.grantOf(request).revocation)
     const place = await firstPlace(query)
     async function* chunks() {
       // So that headers and the place are known at once, also while nothing happens.
@@ -172,7 +172,7 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
   }
 
   async function serveSocket(socket: WebSocket, request: FastifyRequest): Promise<void> {
-    const granted = gate.grantOf(request).signal
+    const granted = gate.grantOf(request).revocation
     const aborter = abortOn(socket, granted)
     socket.on('error', () => aborter.abort())
     guardSocket(socket, guards, false)
@@ -188,10 +188,10 @@ export function feedRoutes({ store, gate, feed, guards }: HttpContext): Routes {
         // A frame is sent when the one before has left: a slow reader is behind in the log, not in our memory.
         await sendFrame(socket, page.encoded(encodeFrame))
       }
-      if (granted.aborted) throw new Problem('unauthorized', notGood)
+      if (granted.revoked) throw new Problem('unauthorized', notGood)
       socket.close(1001, 'the hub is stopping')
     } catch (error) {
-      if (aborter.signal.aborted && !granted.aborted) return
+      if (aborter.signal.aborted && !granted.revoked) return
       if (!(error instanceof Problem)) request.log.error({ err: error }, 'a feed over WebSocket has failed')
       const code: ProblemCode = error instanceof Problem ? error.code : 'internal-error'
       const detail = error instanceof Problem ? error.message : 'the hub has failed; its log says why'

@@ -88,7 +88,7 @@ stream everything, or with \`limit\` are pages with a \`Link\`. A metric called 
         const streams = isStream(query.format, request.query.limit)
         if (streams) {
           guards.streaming(request.ip ?? '', reply.raw)
-          cutOff(reply, gate.grantOf(request).signal)
+          cutOff(reply, gate.grantOf(request).revocation)
         }
         const first = await store.history(query).catch(asProblem)
         if (!first) throw unknownDevice(query.device)

@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { parseRfc3339 } from '../../devices/time.ts'
+import type { Revocation } from '../access/revocation.ts'
 import { Problem } from '../errors.ts'
 
 /*
@@ -72,27 +73,26 @@ export function nextLink(url: string, next: string): string {
 }
 
 /** Aborts when the client has gone, or the answer has left, or what let the client in is no longer good. */
-export function closeSignal(reply: FastifyReply, granted: AbortSignal): AbortSignal {
+export function closeSignal(reply: FastifyReply, granted: Revocation): AbortSignal {
   return abortOn(reply.raw, granted).signal
 }
 
 /** Ends an answer in the middle, so that nobody takes it for a whole one, when what let the client in is no longer good. */
-export function cutOff({ raw }: FastifyReply, granted: AbortSignal): void {
-  const cut = () => void raw.destroy()
-  if (granted.aborted) cut()
-  granted.addEventListener('abort', cut)
-  raw.once('close', () => granted.removeEventListener('abort', cut))
+export function cutOff({ raw }: FastifyReply, granted: Revocation): void {
+  raw.once(
+    'close',
+    granted.onRevoked(() => void raw.destroy()),
+  )
 }
 
 /** Aborts when a connection has closed, or what let its client in is no longer good. */
-export function abortOn(connection: EventEmitter, granted: AbortSignal): AbortController {
+export function abortOn(connection: EventEmitter, granted: Revocation): AbortController {
   const aborter = new AbortController()
   const abort = () => aborter.abort()
-  granted.addEventListener('abort', abort)
+  const leave = granted.onRevoked(abort)
   connection.once('close', () => {
-    granted.removeEventListener('abort', abort)
+    leave()
     abort()
   })
-  if (granted.aborted) abort()
   return aborter
 }
