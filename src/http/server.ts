@@ -42,7 +42,8 @@ export async function createHttpServer(
     trustProxy: given.trustedProxies.length > 0 && given.trustedProxies,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
-    ajv: { customOptions: { removeAdditional: false } },
+    // The schemas are the hub's own: to check them with one of schemas took half of the first request.
+    ajv: { customOptions: { removeAdditional: false, meta: false, validateSchema: false } },
     schemaController: lateCompilers,
     frameworkErrors: answerUnroutable,
   }
