@@ -18,7 +18,7 @@ interface Chunk {
   starts: number[]
 }
 
-const chunkBytes = 256 * 1024
+const chunkBytes = 32 * 1024
 
 /**
  * A tail of about `maxBytes`. It keeps bytes, not commits: as objects, 2,500 small ones a second took ten times the

@@ -1,5 +1,5 @@
 import { maxNumberBytes, writeFragment, writeNumber } from '../history/json-bytes.ts'
-import { compilePatterns, type Filter, type Matcher } from './filter.ts'
+import { compilePatterns, type Filter, keyOf, type Matcher } from './filter.ts'
 import { createRecordReader, type RecordReader } from './record.ts'
 import type { Offset } from './store.ts'
 
@@ -73,15 +73,36 @@ const frameBytes = 2 + toValues.length + toReceived.length + 2 * maxNumberBytes
 /** UTF-8 takes up to three bytes for a character of a text. */
 const maxCharacterBytes = 3
 
+/** Filters that are remembered, each with a byte a device; when there are more, all begin anew. */
+const maxFilters = 256
+
 /**
  * Makes the JSON of readings straight from their records. A filter by metric leaves the others out of `values`,
  * and a reading without any of them out of the answer.
  */
-export function createEntryReader(names: Names, filter: Filter): EntryReader {
-  const device = cachedNames(names.device, compilePatterns(filter.devices), (name) =>
-    encoder.encode(`{"device":${name},"ts":`),
-  )
-  const metric = cachedNames(names.metric, compilePatterns(filter.metrics), (name) => encoder.encode(`${name}:`))
+export function createEntryReaders(names: Names): (filter: Filter) => EntryReader {
+  const open = remembered((device) => encoder.encode(`{"device":${JSON.stringify(names.device(device))},"ts":`))
+  const key = remembered((metric) => encoder.encode(`${JSON.stringify(names.metric(metric))}:`))
+  const readers = new Map<string, EntryReader>()
+  return (filter) => {
+    const known = readers.get(keyOf(filter))
+    if (known) return known
+    if (readers.size >= maxFilters) readers.clear()
+    const hasDevice = createVerdicts(names.device, compilePatterns(filter.devices))
+    const hasMetric = createVerdicts(names.metric, compilePatterns(filter.metrics))
+    const reader = createEntryReader(
+      (device) => (hasDevice(device) ? open(device) : null),
+      (metric) => (hasMetric(metric) ? key(metric) : null),
+    )
+    readers.set(keyOf(filter), reader)
+    return reader
+  }
+}
+
+/** `null`: does not pass. */
+type Fragment = (id: number) => Uint8Array | null
+
+function createEntryReader(device: Fragment, metric: Fragment): EntryReader {
   return ({ first, records }, after, limit, page) => {
     const record = createRecordReader(records)
     let offset = first
@@ -97,12 +118,7 @@ export function createEntryReader(names: Names, filter: Filter): EntryReader {
 }
 
 /** False, and nothing written, when none of the values passes. */
-function writeEntry(
-  page: EntryBuffer,
-  open: Uint8Array,
-  record: RecordReader,
-  metric: (id: number) => Uint8Array | null,
-): boolean {
+function writeEntry(page: EntryBuffer, open: Uint8Array, record: RecordReader, metric: Fragment): boolean {
   makeRoom(page, page.at, frameBytes + open.length)
   let { at, bytes } = page
   if (page.ends.length > 0) bytes[at++] = comma
@@ -139,16 +155,31 @@ function makeRoom(page: EntryBuffer, at: number, more: number): Buffer {
   return page.bytes
 }
 
-/** What is made of a name as JSON, once each; `null` for those that do not match. */
-export function cachedNames<T>(nameOf: (id: number) => string, matches: Matcher | null, make: (name: string) => T) {
-  const known = new Map<number, T | null>()
-  return (id: number): T | null => {
-    let made = known.get(id)
+/** What is made of a number of the dictionary, made once. */
+export function remembered<T>(make: (id: number) => T): (id: number) => T {
+  const known: (T | undefined)[] = []
+  return (id) => {
+    let made = known[id]
     if (made === undefined) {
-      const name = nameOf(id)
-      made = matches === null || matches(name) ? make(JSON.stringify(name)) : null
-      known.set(id, made)
+      made = make(id)
+      known[id] = made
     }
     return made
+  }
+}
+
+/** Whether a number's name matches, found out once: a byte each, as there may be many filters over many devices. */
+function createVerdicts(nameOf: (id: number) => string, matches: Matcher | null): (id: number) => boolean {
+  if (matches === null) return () => true
+  const [no, yes] = [1, 2]
+  let known = new Uint8Array(1024)
+  return (id) => {
+    if (id >= known.length) {
+      const larger = new Uint8Array(Math.max(id + 1, 2 * known.length))
+      larger.set(known)
+      known = larger
+    }
+    known[id] ||= matches(nameOf(id)) ? yes : no
+    return known[id] === yes
   }
 }

@@ -4,6 +4,11 @@ export interface Filter {
   metrics: readonly string[]
 }
 
+/** The same for filters that want the same. */
+export function keyOf({ devices, metrics }: Filter): string {
+  return JSON.stringify([devices, metrics])
+}
+
 /** The patterns of a list separated by commas; `\,` is a comma in a name. Without a list there are none. */
 export function readPatterns(text: string | undefined): string[] {
   const items = text?.split(/(?<!\\),/) ?? []

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { Value } from '../../devices/reading.ts'
-import { createEntryBuffer, createEntryReader, readingsOf, takeEntries } from '../../src/store/entries.ts'
+import { createEntryBuffer, createEntryReaders, readingsOf, takeEntries } from '../../src/store/entries.ts'
 import type { Filter } from '../../src/store/filter.ts'
 import { createRecordBuilder } from '../../src/store/record.ts'
 
@@ -29,6 +29,7 @@ const values: Value[] = [
   '€'.repeat(1300),
 ]
 const names = { device: (id: number) => devices[id] as string, metric: (id: number) => metrics[id] as string }
+const entryReader = createEntryReaders(names)
 const everything: Filter = { devices: [], metrics: [] }
 
 interface Stored {
@@ -69,7 +70,7 @@ function commit() {
 
 /** All entries of a commit at offset 1, in pages of at most `limit`. */
 function readAll(records: Uint8Array, filter: Filter, limit: number, buffer = createEntryBuffer()) {
-  const read = createEntryReader(names, filter)
+  const read = entryReader(filter)
   const found: [number, string][] = []
   const texts: string[] = []
   for (let after = 1; ; ) {

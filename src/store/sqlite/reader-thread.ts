@@ -9,7 +9,7 @@ import type { HistoryPage, HistoryQuery } from '../../history/query.ts'
 import type { Segment } from '../../history/segments.ts'
 import { decodeBlock, readDirectory } from '../block.ts'
 import type { Rows } from '../columns.ts'
-import { createEntryBuffer, createEntryReader, isFullPage, type Names, takeEntries } from '../entries.ts'
+import { createEntryBuffer, createEntryReaders, isFullPage, type Names, remembered, takeEntries } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
@@ -63,20 +63,16 @@ function openReader({ path }: ReaderOptions) {
     device: createNames('SELECT name FROM devices WHERE id = ?'),
     metric: createNames('SELECT name FROM metrics WHERE id = ?'),
   }
+  const entryReader = createEntryReaders(names)
 
   // The dictionary only grows, and grows in the same commit as the readings that use it.
   function createNames(sql: string): (id: number) => string {
     const find = db.prepare<[number], string>(sql).pluck()
-    const known = new Map<number, string>()
-    return (id) => {
-      let name = known.get(id)
-      if (name === undefined) {
-        name = find.get(id)
-        if (name === undefined) throw new Error(`BUG: the dictionary does not hold number ${id}`)
-        known.set(id, name)
-      }
+    return remembered((id) => {
+      const name = find.get(id)
+      if (name === undefined) throw new Error(`BUG: the dictionary does not hold number ${id}`)
       return name
-    }
+    })
   }
 
   /** Runs within one snapshot of the file. */
@@ -195,7 +191,7 @@ function openReader({ path }: ReaderOptions) {
       const from = after === 0 ? first : after
       let next = from
       if (from < first) return { next, oldest: first }
-      const readEntries = createEntryReader(names, filter)
+      const readEntries = entryReader(filter)
       let bytes = 0
       for (const row of commitsFrom(db, from)) {
         const { offset, count, data } = row

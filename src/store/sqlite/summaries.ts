@@ -1,4 +1,4 @@
-import { cachedNames } from '../entries.ts'
+import { remembered } from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { DeviceQuery, DeviceSummary, LatestPage } from '../store.ts'
 import { type Head, latestText } from './head.ts'
@@ -36,7 +36,8 @@ export function createSummaries({ byName, metrics }: Pick<Heads, 'byName' | 'met
     },
     // One text crosses threads as it is; a thousand objects were taken apart, put together and then made a text of.
     latest(query: DeviceQuery & { metrics: string[] }): LatestPage {
-      const key = cachedNames(metricName, compilePatterns(query.metrics), (name) => name)
+      const matches = compilePatterns(query.metrics)
+      const key = remembered((id) => (matches?.(metricName(id)) === false ? null : JSON.stringify(metricName(id))))
       const heads = select({ ...query, limit: query.limit + 1 })
       const next = heads.length > query.limit ? (heads[query.limit - 1] as Head).name : null
       if (next !== null) heads.length = query.limit
