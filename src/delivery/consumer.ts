@@ -1,10 +1,11 @@
 import type { Millis } from '../../devices/reading.ts'
-import type { Feed, FeedPage } from '../feed.ts'
+import type { Feed } from '../feed.ts'
 import { readingsOf } from '../store/entries.ts'
 import type { ConsumerChange, Offset, Store } from '../store/store.ts'
 import { steadyNow } from './clock.ts'
 import { createDeadLetters } from './dead-letters.ts'
-import { type DeliveryId, readDeliveryId, writeDeliveryId } from './delivery-id.ts'
+import { readDeliveryId, spansOf, writeDeliveryId } from './delivery-id.ts'
+import { createLogReader, type Entry, entriesOf, stretchesOf } from './log-reader.ts'
 import { createPending, type Run } from './pending.ts'
 import { type ConsumerSettings, devicesOf, type Rules, readRules } from './settings.ts'
 
@@ -108,9 +109,6 @@ export interface ConsumerOptions {
   onTouched(consumer: Consumer): void
 }
 
-/** A reading of the log, as JSON. */
-type Entry = [offset: Offset, reading: string]
-
 /** An answer is not larger than a page or two of the feed, however much is due again. */
 const maxAnswerBytes = 256 * 1024
 /** Patterns of filters of before; when there are more, they count as one that matches all devices. */
@@ -121,6 +119,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   let { settings } = options
   let rules: Rules = readRules(settings)
   let { epoch, next, redelivered, acknowledged, missed, former } = options.state
+  const log = createLogReader(feed)
   const pending = createPending(sinceKept(options.state))
   const dead = createDeadLetters(name, options.store, options.deadLetters)
   // Workers take turns: two of them must not read the same place.
@@ -192,7 +191,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     let bytes = 0
     for (const run of pending.ready(now, max)) {
       for (let { from } = run; from < run.to && bytes < maxAnswerBytes; ) {
-        const found = await readRun(from, run.to)
+        const found = await log.again({ from, to: run.to }, rules.filter.metrics)
         for (const piece of pending.cut(from, found.to)) {
           if (piece.ready > now) {
             pending.add(piece)
@@ -209,7 +208,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     }
     const room = Math.min(max - deliveries.length, rules.maxPending - pending.count)
     if (room > 0 && bytes < maxAnswerBytes && !dead.full) {
-      const page = await readNext(room)
+      const page = await log.next(next, room, rules.filter)
       if (page.oldest > next) missed += page.oldest - next
       next = Math.max(next, page.next)
       deliver(readingsOf(page), 1, Date.now(), deliveries)
@@ -218,32 +217,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     return deliveries
   }
 
-  async function readNext(limit: number): Promise<FeedPage> {
-    const page = await feed.read({ after: next, limit, filter: rules.filter })
-    if (page.oldest <= next) return page
-    const oldest = await feed.read({ after: page.oldest, limit, filter: rules.filter })
-    return { ...oldest, oldest: Math.max(page.oldest, oldest.oldest) }
-  }
-
-  /**
-   * What the log still holds of a run, up to a full page; `to` is how far that goes. The devices of the filter counted
-   * when it was delivered first, and may be others by now.
-   */
-  async function readRun(from: Offset, to: Offset): Promise<{ entries: Entry[]; to: Offset; bytes: number }> {
-    const filter = { devices: [], metrics: rules.filter.metrics }
-    const page = await feed.read({ after: from, limit: to - from, filter })
-    const reached = page.oldest > from ? page.oldest : page.next
-    return {
-      entries: readingsOf(page).filter(([offset]) => offset < to),
-      to: reached > from ? Math.min(to, reached) : to,
-      bytes: page.text.length,
-    }
-  }
-
   function deliver(entries: readonly Entry[], attempt: number, since: Millis, into: Delivery[]): void {
     if (attempt > 1) redelivered += entries.length
     const ready = steadyNow() + rules.ackWait + rules.backoff(attempt)
-    for (const run of runsOf(entries.map(([offset]) => offset))) pending.add({ ...run, attempt, ready, since })
+    for (const stretch of stretchesOf(entries)) pending.add({ ...stretch, attempt, ready, since })
     for (const [offset, reading] of entries) {
       into.push({ id: writeDeliveryId({ epoch, offset, attempt }), offset, attempt, reading })
     }
@@ -255,22 +232,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     }
   }
 
-  /** Where the deliveries named lie, as far as their identifiers mean anything. */
-  function spans(ids: readonly string[]): { from: Offset; to: Offset; attempt: number }[] {
-    const named = ids.map(readDeliveryId).filter((id): id is DeliveryId => id?.epoch === epoch)
-    const spans: { from: Offset; to: Offset; attempt: number }[] = []
-    for (const { offset, attempt } of named.sort((a, b) => a.offset - b.offset)) {
-      const last = spans.at(-1)
-      if (last?.to === offset && last.attempt === attempt) last.to++
-      else spans.push({ from: offset, to: offset + 1, attempt })
-    }
-    return spans
-  }
-
   /** Takes the deliveries named out of what is pending. `exact`: only as long as they were not delivered anew since. */
   function cut(ids: readonly string[], exact: boolean): { runs: Run[]; settled: Settled } {
     const runs: Run[] = []
-    for (const { from, to, attempt } of spans(ids)) {
+    for (const { from, to, attempt } of spansOf(ids, epoch)) {
       for (const run of pending.cut(from, to)) {
         if (exact && run.attempt !== attempt) pending.add(run)
         else runs.push(run)
@@ -326,10 +291,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     reject: (ids, reason) =>
       inTurn(async () => {
         const runs: Run[] = []
-        for (const span of spans(ids)) {
+        for (const span of spansOf(ids, epoch)) {
           // A page at a time, so that many large readings are never in memory together.
           for (let { from } = span; from < span.to; ) {
-            const found = await readRun(from, span.to)
+            const found = await log.again({ from, to: span.to }, rules.filter.metrics)
             const cut = pending.cut(from, found.to)
             for (const run of cut) bury(run, entriesOf(found.entries, run), reason)
             if (cut.length > 0) await kept(undefined)
@@ -354,7 +319,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         await save(change)
         for await (const letters of dead.pages(ids)) {
           for (const { offset, at } of letters) {
-            const { entries } = await readRun(offset, offset + 1)
+            const { entries } = await log.again({ from: offset, to: offset + 1 }, rules.filter.metrics)
             if (entries.length === 0) {
               gone++
               continue
@@ -417,22 +382,7 @@ function sinceKept({ at, pending }: ConsumerState): Run[] {
   return pending.map((run) => ({ ...run, ready: run.ready - back }))
 }
 
-function entriesOf(entries: readonly Entry[], { from, to }: Run): Entry[] {
-  return entries.filter(([offset]) => offset >= from && offset < to)
-}
-
 function settledOf(runs: readonly Run[], named: number): Settled {
   const count = runs.reduce((sum, { from, to }) => sum + to - from, 0)
   return { count, unknown: Math.max(0, named - count) }
-}
-
-/** Offsets in their order as runs of consecutive ones. */
-function runsOf(offsets: readonly Offset[]): { from: Offset; to: Offset }[] {
-  const runs: { from: Offset; to: Offset }[] = []
-  for (const offset of offsets) {
-    const last = runs.at(-1)
-    if (last?.to === offset) last.to++
-    else runs.push({ from: offset, to: offset + 1 })
-  }
-  return runs
 }

@@ -14,7 +14,7 @@ export interface CommitRow {
 }
 
 /** To be selected for a `CommitRow`. */
-export const commitColumns = '"offset", count, received, data, crc'
+const commitColumns = '"offset", count, received, data, crc'
 
 /** Throws `Damaged` unless the row is what was written. */
 export function checkCommit({ offset, count, received, data, crc }: CommitRow): void {
