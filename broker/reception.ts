@@ -57,12 +57,13 @@ export function createReception(options: ReceptionOptions) {
     remembered.delete(client.id)
     if (!connect.clean && sessions.open(client.id, visitor.identity)) remembered.add(client.id)
     const { revocation } = visitor
+    // Revoked while it was being let in.
+    if (revocation.revoked) return refusal('the credential is no longer good', notAuthorized)
     client.conn.once(
       'close',
       revocation.onRevoked(() => client.close()),
     )
-    // Revoked while it was being let in.
-    return revocation.revoked ? refusal('the credential is no longer good', notAuthorized) : null
+    return null
   }
 
   return {

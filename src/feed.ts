@@ -1,10 +1,11 @@
 import {
+  beginPage,
+  copyPage,
   createEntryBuffer,
   createEntryReaders,
   type Entries,
   isFullPage,
   type Names,
-  takeEntries,
 } from './store/entries.ts'
 import { keyOf } from './store/filter.ts'
 import type { LogPage, LogQuery, Offset } from './store/store.ts'
@@ -68,22 +69,23 @@ export interface Feed {
 export const noEntries: Entries = { text: new Uint8Array(0), ends: [], offsets: [] }
 
 /**
- * The newest commits stay in memory, so that live readers cost the disk nothing: at 100,000 readings/s, those of 80 ms. Not
- * more of them, as whoever replays the log comes through here, and then it is this thread that makes the pages.
+ * The newest commits stay in memory, so that live readers cost the disk nothing: those of 80 ms at 100,000 readings/s.
+ * Not more of them, as whoever replays the log comes through here, and then it is this thread that makes the pages.
  */
-const maxTailBytes = 256 * 1024
+const tailLimits = { maxReadings: 8_000, maxBytes: 8 * 1024 * 1024 }
 /**
- * While readings pour in, the bell rings at most so often: each ring costs every live reader a frame. A frame takes about
- * 15 µs here, so all live readers together get a seventh of this thread, and devices keep the rest.
+ * While readings pour in, the bell rings at most so often: each ring costs all who wait a frame or a look. That takes about
+ * 15 µs here, so up to 500 of them together get a seventh of this thread, and devices keep the rest.
  */
 const ringMillis = 4
 const ringMillisPerReader = 0.1
+const maxRingMillis = 50
 const maxPages = 32
 /** Bytes of the log that one reader goes through in a turn, so that others get theirs: a few milliseconds. */
 const maxStepBytes = 512 * 1024
 
 export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Feed {
-  const tail = createTail(maxTailBytes)
+  const tail = createTail(tailLimits)
   const entries = createEntryBuffer()
   let end = firstEnd
   let closed = false
@@ -115,6 +117,7 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
     const known = pages.get(key)
     if (known) return known
     const readEntries = entryReader(filter)
+    beginPage(entries)
     let next = after
     let bytes = 0
     for (const commit of tail.from(after)) {
@@ -122,7 +125,7 @@ export function createFeed(store: LogOnDisk, names: Names, firstEnd: Offset): Fe
       bytes += commit.records.length
       if (isFullPage(entries, limit) || bytes >= maxStepBytes) break
     }
-    const made = pageOf({ ...takeEntries(entries), next, oldest: 0 })
+    const made = pageOf({ ...copyPage(entries), next, oldest: 0 })
     if (pages.size >= maxPages) pages.clear()
     pages.set(key, made)
     return made
@@ -221,7 +224,8 @@ function createBell() {
     ring(): void {
       if (scheduled || waiting.size === 0) return
       scheduled = true
-      const pause = Math.max(ringMillis, waiting.size * ringMillisPerReader) - (performance.now() - lastRing)
+      const apart = Math.min(Math.max(ringMillis, waiting.size * ringMillisPerReader), maxRingMillis)
+      const pause = apart - (performance.now() - lastRing)
       if (pause > 0) setTimeout(ringNow, pause)
       else setImmediate(ringNow)
     },

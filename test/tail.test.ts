@@ -15,7 +15,7 @@ const starts = (tail: ReturnType<typeof createTail>, after: number): number[] =>
   })
 
 test('a tail gives the commits from any place on, also from within one', () => {
-  const tail = createTail(1_000_000)
+  const tail = createTail({ maxReadings: 1e6, maxBytes: 1_000_000 })
   expect(tail.holds(1)).toBe(false)
   for (let first = 1; first < 100; first += 10) tail.push(commit(first, 10, 50))
   expect(tail.holds(1)).toBe(true)
@@ -27,7 +27,7 @@ test('a tail gives the commits from any place on, also from within one', () => {
 
 test('a tail forgets the oldest commits and keeps every later one, whatever their sizes', () => {
   const maxBytes = 4_000_000
-  const tail = createTail(maxBytes)
+  const tail = createTail({ maxReadings: 1e6, maxBytes })
   const sizes = [40, 100_000, 300_000, 40, 2_000_000, 170_000, 170_000, 40]
   let end = 1
   for (let round = 0; round < 20; round++) for (const size of sizes) tail.push(commit(end++, 1, size))
@@ -41,11 +41,20 @@ test('a tail forgets the oldest commits and keeps every later one, whatever thei
 })
 
 test('a commit larger than a tail is held alone', () => {
-  const tail = createTail(1_000_000)
+  const tail = createTail({ maxReadings: 1e6, maxBytes: 1_000_000 })
   tail.push(commit(1, 1, 40))
   tail.push(commit(2, 1, 3_000_000))
   expect(tail.holds(1)).toBe(false)
   expect(starts(tail, 2)).toEqual([2])
   tail.push(commit(3, 1, 40))
   expect(starts(tail, 3)).toEqual([3])
+})
+
+test('of small commits a tail holds about as many readings as it shall, and never fewer', () => {
+  const tail = createTail({ maxReadings: 8000, maxBytes: 8_000_000 })
+  for (let first = 1; first < 100_000; first += 2) {
+    tail.push(commit(first, 2, 60))
+    expect(tail.holds(Math.max(1, first - 8000))).toBe(true)
+  }
+  expect(tail.holds(100_000 - 20_000)).toBe(false)
 })

@@ -118,8 +118,9 @@ export function createAccess({ kept, loopbackOnly, networkOf, save, remove, touc
 
   /** Ends what was let in by a credential. What it lets in later, if anything, has another revocation. */
   function end(id: string): void {
-    revocations.get(id)?.revoke()
+    const revocation = revocations.get(id)
     revocations.delete(id)
+    revocation?.revoke()
   }
 
   /** To be called after each change. */

@@ -28,7 +28,7 @@ export interface Names {
   metric(id: number): string
 }
 
-/** What a page is written into. One after another: its memory is used again. */
+/** What a page is written into; the next one into the same memory. */
 export interface EntryBuffer {
   bytes: Buffer
   at: number
@@ -47,11 +47,15 @@ export function isFullPage({ ends, at }: EntryBuffer, limit: number): boolean {
   return ends.length >= limit || at >= maxPageBytes
 }
 
-/** A copy of what was written, in memory of its own. */
-export function takeEntries(buffer: EntryBuffer): Entries {
-  const { bytes, at, ends, offsets } = buffer
+/** Begins a page, whatever became of the one before. */
+export function beginPage(buffer: EntryBuffer): void {
   // What one huge reading needed is not held on to.
-  Object.assign(buffer, bytes.length > 2 * maxPageBytes ? createEntryBuffer() : { at: 0, ends: [], offsets: [] })
+  const { bytes } = buffer.bytes.length > 2 * maxPageBytes ? createEntryBuffer() : buffer
+  Object.assign(buffer, { bytes, at: 0, ends: [], offsets: [] })
+}
+
+/** The page, in memory of its own. */
+export function copyPage({ bytes, at, ends, offsets }: EntryBuffer): Entries {
   return { text: new Uint8Array(bytes.subarray(0, at)), ends, offsets }
 }
 
@@ -74,18 +78,20 @@ const frameBytes = 2 + toValues.length + toReceived.length + 2 * maxNumberBytes
 const maxCharacterBytes = 3
 
 /** Filters that are remembered, each with a byte a device; when there are more, all begin anew. */
-const maxFilters = 256
+const maxFilters = 64
 
 /**
  * Makes the JSON of readings straight from their records. A filter by metric leaves the others out of `values`,
  * and a reading without any of them out of the answer.
  */
 export function createEntryReaders(names: Names): (filter: Filter) => EntryReader {
-  const open = remembered((device) => encoder.encode(`{"device":${JSON.stringify(names.device(device))},"ts":`))
-  const key = remembered((metric) => encoder.encode(`${JSON.stringify(names.metric(metric))}:`))
+  // `Buffer.from` puts many small ones into one piece of memory; from an encoder each is twice as large.
+  const open = remembered((device) => Buffer.from(`{"device":${JSON.stringify(names.device(device))},"ts":`))
+  const key = remembered((metric) => Buffer.from(`${JSON.stringify(names.metric(metric))}:`))
   const readers = new Map<string, EntryReader>()
   return (filter) => {
-    const known = readers.get(keyOf(filter))
+    const filterKey = keyOf(filter)
+    const known = readers.get(filterKey)
     if (known) return known
     if (readers.size >= maxFilters) readers.clear()
     const hasDevice = createVerdicts(names.device, compilePatterns(filter.devices))
@@ -94,7 +100,7 @@ export function createEntryReaders(names: Names): (filter: Filter) => EntryReade
       (device) => (hasDevice(device) ? open(device) : null),
       (metric) => (hasMetric(metric) ? key(metric) : null),
     )
-    readers.set(keyOf(filter), reader)
+    readers.set(filterKey, reader)
     return reader
   }
 }
@@ -171,7 +177,7 @@ export function remembered<T>(make: (id: number) => T): (id: number) => T {
 /** Whether a number's name matches, found out once: a byte each, as there may be many filters over many devices. */
 function createVerdicts(nameOf: (id: number) => string, matches: Matcher | null): (id: number) => boolean {
   if (matches === null) return () => true
-  const [no, yes] = [1, 2]
+  const [fails, passes] = [1, 2]
   let known = new Uint8Array(1024)
   return (id) => {
     if (id >= known.length) {
@@ -179,7 +185,7 @@ function createVerdicts(nameOf: (id: number) => string, matches: Matcher | null)
       larger.set(known)
       known = larger
     }
-    known[id] ||= matches(nameOf(id)) ? yes : no
-    return known[id] === yes
+    known[id] ||= matches(nameOf(id)) ? passes : fails
+    return known[id] === passes
   }
 }

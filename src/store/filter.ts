@@ -4,7 +4,7 @@ export interface Filter {
   metrics: readonly string[]
 }
 
-/** The same for filters that want the same. */
+/** A text that no other filter has. */
 export function keyOf({ devices, metrics }: Filter): string {
   return JSON.stringify([devices, metrics])
 }

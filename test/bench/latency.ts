@@ -19,7 +19,7 @@ const storedReadings = 300_000
 const devices = 1000
 const liveReaders = 100
 /** The first export of feed and history compiles what makes them: once in the life of a hub. */
-const exportWarmupSeconds = 4
+const warmupSeconds = 4
 const noSpread = spread([])
 
 interface Measured {
@@ -39,11 +39,7 @@ async function run(context: Context): Promise<Figure[]> {
     await sealed(hub)
     const { latency: alone, lateness } = await acknowledgements(hub, 5000, context.seconds)
     const { latency: fast } = await acknowledgements(hub, 20_000, context.seconds)
-    const { latency: busy } = await whileRead(
-      hub,
-      () => acknowledgements(hub, 5000, context.seconds, exportWarmupSeconds),
-      context,
-    )
+    const { latency: busy } = await whileRead(hub, () => acknowledgements(hub, 5000, context.seconds), context)
     await hub.stop()
     const reference = mosquittoProgram === null ? noSpread : await ofMosquitto(context)
     if (!alone || !fast || !busy || !lateness || !reference) throw new Error('BUG: an open loop without latencies')
@@ -74,7 +70,7 @@ async function ofMosquitto({ seconds }: Context): Promise<Spread | null> {
   return latency
 }
 
-function acknowledgements(hub: HubProcess, rate: number, seconds: number, warmupSeconds = 1) {
+function acknowledgements(hub: HubProcess, rate: number, seconds: number) {
   return runLoad({ mode: 'open', port: hub.mqttPort, pids: [hub.pid], devices, rate, warmupSeconds, seconds })
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { Value } from '../../devices/reading.ts'
-import { createEntryBuffer, createEntryReaders, readingsOf, takeEntries } from '../../src/store/entries.ts'
+import { beginPage, copyPage, createEntryBuffer, createEntryReaders, readingsOf } from '../../src/store/entries.ts'
 import type { Filter } from '../../src/store/filter.ts'
 import { createRecordBuilder } from '../../src/store/record.ts'
 
@@ -74,8 +74,9 @@ function readAll(records: Uint8Array, filter: Filter, limit: number, buffer = cr
   const found: [number, string][] = []
   const texts: string[] = []
   for (let after = 1; ; ) {
+    beginPage(buffer)
     const next = read({ first: 1, records }, after, limit, buffer)
-    const entries = takeEntries(buffer)
+    const entries = copyPage(buffer)
     if (entries.ends.length === 0) return { found, texts }
     expect(entries.ends.length).toBeLessThanOrEqual(limit)
     found.push(...readingsOf(entries))

@@ -93,6 +93,24 @@ describe('the store in SQLite', () => {
     }
   })
 
+  test('a page of the log that cannot be read to its end leaves nothing to the next one', async () => {
+    const folder = await temporaryFolder()
+    const before = await open(folder)
+    await push(before, readings(0, 1))
+    await before.close()
+    const store = await open(folder)
+    await push(store, readings(1, 1))
+    const db = openDatabase(join(folder, 'hub.db'))
+    expect(db.prepare('UPDATE log SET crc = crc + 1 WHERE "offset" = 2').run().changes).toBe(1)
+    db.close()
+    const whole = { after: 1, limit: 10, filter: { devices: [], metrics: [] } }
+    await expect(store.readLog({ ...whole, before: 3 })).rejects.toThrow('the checksum of the log at 2 is wrong')
+    const others = await store.readLog({ ...whole, before: 2, filter: { devices: ['other'], metrics: [] } })
+    expect(others).toMatchObject({ ends: [], offsets: [], next: 2 })
+    expect(others.text).toHaveLength(0)
+    await store.close()
+  })
+
   test('says what to do about a folder that another hub uses', async () => {
     const folder = await temporaryFolder()
     const store = await open(folder)

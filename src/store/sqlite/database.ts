@@ -1,5 +1,6 @@
 import Database from 'better-sqlite3'
 
+/** Databases, and with each its statements. */
 const kept = new Set<object>()
 
 /**
@@ -18,11 +19,25 @@ export function openDatabase(path: string, options: Database.Options = {}): Data
     if (!statement) {
       statement = prepare(text)
       statements.set(text, statement)
-      kept.add(statement)
     }
     return statement
   }) as typeof db.prepare
+  keepBackups(db)
   return db
+}
+
+/** An online backup makes an object that only better-sqlite3 has hold of, and only until it ends. */
+function keepBackups(db: Database.Database): void {
+  for (const symbol of Object.getOwnPropertySymbols(db)) {
+    const native = Reflect.get(db, symbol)
+    if (typeof native?.backup !== 'function') continue
+    const { backup } = native
+    native.backup = (...given: unknown[]) => {
+      const made = backup.apply(native, given)
+      kept.add(made)
+      return made
+    }
+  }
 }
 
 /** Whether all of the write-ahead log is in the database now, and synced there; not while somebody reads an older state. */

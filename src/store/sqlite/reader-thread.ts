@@ -9,7 +9,15 @@ import type { HistoryPage, HistoryQuery } from '../../history/query.ts'
 import type { Segment } from '../../history/segments.ts'
 import { decodeBlock, readDirectory } from '../block.ts'
 import type { Rows } from '../columns.ts'
-import { createEntryBuffer, createEntryReaders, isFullPage, type Names, remembered, takeEntries } from '../entries.ts'
+import {
+  beginPage,
+  copyPage,
+  createEntryBuffer,
+  createEntryReaders,
+  isFullPage,
+  type Names,
+  remembered,
+} from '../entries.ts'
 import { compilePatterns } from '../filter.ts'
 import type { LogPage, LogQuery, Offset } from '../store.ts'
 import { Moved, serveCalls } from './calls.ts'
@@ -185,6 +193,7 @@ function openReader({ path }: ReaderOptions) {
   }
 
   function readLog({ after, before, limit, filter }: LogQuery): Moved<LogPage> {
+    beginPage(entries)
     const page = snapshot(() => {
       const first = oldest.get() ?? 1
       // 0 stands for the earliest place there is.
@@ -204,8 +213,8 @@ function openReader({ path }: ReaderOptions) {
       }
       return { next, oldest: first }
     })
-    const taken = takeEntries(entries)
-    return new Moved({ ...taken, ...page }, [taken.text.buffer])
+    const copied = copyPage(entries)
+    return new Moved({ ...copied, ...page }, [copied.text.buffer])
   }
 
   return {

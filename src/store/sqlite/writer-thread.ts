@@ -145,8 +145,7 @@ function serveWriter(port: MessagePort, options: WriterOptions) {
     }
   }
 
-  // Asks first whether there is anything to do: to change how to sync costs as much as a whole batch of readings, and
-  // leaves statements behind that the garbage collector frees one by one: 25 ms at once after ten seconds.
+  // Asks first whether there is anything to do: to change how to sync costs as much as a whole batch of readings.
   function maintainSoon(): void {
     if (maintaining) return
     maintaining = true
