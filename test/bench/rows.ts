@@ -1,5 +1,6 @@
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
+import { openDatabase } from '../../src/store/sqlite/database.ts'
 
 export interface Rows {
   db: Database.Database
@@ -8,9 +9,9 @@ export interface Rows {
 
 /** The table that people begin with: a row of (series, ts, value) for each point, written as well as an afternoon allows. */
 export function openRows(folder: string): Rows {
-  const db: Database.Database = new Database(join(folder, 'telemetry.db'))
-  db.pragma('journal_mode = WAL')
-  db.pragma('synchronous = FULL')
+  const db: Database.Database = openDatabase(join(folder, 'telemetry.db'))
+  db.exec('PRAGMA journal_mode = WAL')
+  db.exec('PRAGMA synchronous = FULL')
   db.exec(`
     CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, device TEXT NOT NULL, metric TEXT NOT NULL, UNIQUE (device, metric));
     CREATE TABLE IF NOT EXISTS points (series INTEGER NOT NULL, ts INTEGER NOT NULL, value REAL, PRIMARY KEY (series, ts)) WITHOUT ROWID;

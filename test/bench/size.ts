@@ -1,9 +1,9 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { deviceSeed, profiles } from '../../devices/profiles.ts'
 import { decodeBlock, encodeBlock, readDirectory } from '../../src/store/block.ts'
 import type { Rows } from '../../src/store/columns.ts'
+import { openDatabase } from '../../src/store/sqlite/database.ts'
 import { type Bench, type Context, type Figure, figure, type Target } from './bench.ts'
 import { now } from './clock.ts'
 import { fillStore, type Series } from './fill.ts'
@@ -59,7 +59,7 @@ function devicesOf({ name, intervalMillis }: (typeof kinds)[number]): Series[] {
 }
 
 function measureFile(folder: string, values: number, seconds: number): Figure[] {
-  const db = new Database(join(folder, 'hub.db'))
+  const db = openDatabase(join(folder, 'hub.db'))
   const blocks = db
     .prepare<[], Block>('SELECT name, directory, data FROM blocks JOIN devices ON devices.id = blocks.device')
     .all()
@@ -92,7 +92,7 @@ function pointsOf(blocks: readonly Block[]): number {
 
 /** What the file takes with the log forgotten: pages and indexes included. */
 function withoutLog(copy: string): number {
-  const db = new Database(copy)
+  const db = openDatabase(copy)
   db.exec('DELETE FROM log; VACUUM')
   db.close()
   return statSync(copy).size
